@@ -1,0 +1,1 @@
+"""Central: the server side."""

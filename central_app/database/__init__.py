@@ -1,0 +1,1 @@
+"""Central's tables, connections and migrations."""

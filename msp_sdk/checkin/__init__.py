@@ -1,0 +1,1 @@
+"""Check in at Central, and report."""

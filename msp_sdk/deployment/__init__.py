@@ -1,0 +1,1 @@
+"""Bring agents onto hosts."""

@@ -1,0 +1,1 @@
+"""Find the domain without a credential."""

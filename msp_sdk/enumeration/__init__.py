@@ -1,0 +1,1 @@
+"""Read a domain's computers with one credential."""

@@ -1,0 +1,169 @@
+"""Credentials: where one is valid, and how it travels sealed.
+
+A :class:`Credential` holds no secret; it knows how to open one at the moment of use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Literal, Protocol
+
+from attrs import field, frozen
+
+from msp_sdk.secret import Secret
+
+CredentialType = Literal["service_account", "domain_admin", "winrm", "local_admin"]
+CredentialStateName = Literal["unproven", "proven", "refused"]
+
+DOMAIN_TYPES: frozenset[str] = frozenset({"service_account", "domain_admin"})
+
+
+@frozen
+class SealedSecret:
+    """An envelope that only the device with the key ``key_id`` opens. ``blob`` is the HPKE output."""
+
+    v: int
+    suite: str
+    key_id: str
+    credential_id: str
+    version: int
+    blob: bytes
+    signature: bytes | None = None
+
+
+@frozen
+class TrustedCertificate:
+    """A certificate that the partner has seen and listed: by its digest, or as the PEM of a CA. One of both."""
+
+    sha256: str | None = None
+    ca_pem: str | None = None
+
+
+@frozen
+class CredentialState:
+    """What an appliance found out about a credential. ``code`` is a reason."""
+
+    id: str
+    version: int
+    state: CredentialStateName
+    at: datetime
+    code: str | None = None
+
+
+@frozen
+class Credential:
+    r"""A credential and where it is valid; the secret is opened at use and then dropped.
+
+    Attributes:
+        id: Central's id, or ``typed`` for one that a person typed.
+        version: Rises with every change and every retry.
+        username: UPN, ``DOMAIN\\user`` or ``.\\user``.
+        host: The one host it is for; None for a domain's or a whole site's.
+        opener: Gives the secret; called at the moment of use.
+    """
+
+    id: str
+    version: int
+    type: CredentialType
+    username: str
+    opener: Callable[[], Secret] = field(repr=False, eq=False)
+    domain_name: str | None = None
+    netbios_name: str | None = None
+    host: str | None = None
+    trusted_certificates: tuple[TrustedCertificate, ...] = ()
+
+    def open(self) -> Secret:
+        """Open the secret. Call it only after the logon ledger has allowed the attempt."""
+        return self.opener()
+
+    @property
+    def is_domain(self) -> bool:
+        """True for an account of a domain, which locks everywhere at once."""
+        return self.type in DOMAIN_TYPES
+
+    @property
+    def ledger_key(self) -> str:
+        """Under what name the logon ledger counts strikes; holds nothing of the secret."""
+        if self.id == "typed":
+            return f"typed:{(self.domain_name or self.host or '').casefold()}:{self.username.casefold()}"
+        return f"{self.id}:{self.version}"
+
+    @classmethod
+    def typed(
+        cls,
+        username: str,
+        password: Secret,
+        *,
+        domain_name: str | None = None,
+        host: str | None = None,
+        type: CredentialType = "service_account",  # noqa: A002 (the wire's name)
+        trusted_certificates: tuple[TrustedCertificate, ...] = (),
+    ) -> Credential:
+        """A credential that a person typed, for use without Central."""
+        return cls(
+            id="typed",
+            version=1,
+            type=type,
+            username=username,
+            opener=lambda: password,
+            domain_name=domain_name,
+            host=host,
+            trusted_certificates=trusted_certificates,
+        )
+
+
+class CredentialSource(Protocol):
+    """Where a client gets the credential of a target from."""
+
+    def credential(self, credential_id: str) -> Credential | None:
+        """The credential with this id, or None when there is none (any more)."""
+        ...
+
+
+@frozen
+class NewCredential:
+    """A credential as the partner types it. ``host`` or ``domain_name`` as the type has it."""
+
+    type: CredentialType
+    username: str
+    password: Secret
+    host: str | None = None
+    domain_name: str | None = None
+    netbios_name: str | None = None
+    port: int | None = None
+    use_ssl: bool = True
+    trusted_certificates: tuple[TrustedCertificate, ...] = ()
+
+
+@frozen
+class NewDomainCredential:
+    """A credential for a domain, as the partner types it."""
+
+    domain_name: str
+    username: str
+    password: Secret
+    credential_type: CredentialType = "domain_admin"
+    trusted_certificates: tuple[TrustedCertificate, ...] = ()
+
+
+@frozen
+class StoredCredential:
+    """A credential as the partner sees it again: everything but the secret."""
+
+    id: str
+    site_id: str
+    version: int
+    type: CredentialType
+    username: str
+    created_at: datetime
+    updated_at: datetime
+    host: str | None = None
+    domain_name: str | None = None
+    netbios_name: str | None = None
+    port: int | None = None
+    use_ssl: bool = True
+    trusted_certificates: tuple[TrustedCertificate, ...] = ()
+    state: CredentialStateName = "unproven"
+    state_code: str | None = None
+    state_at: datetime | None = None

@@ -1,0 +1,125 @@
+# ruff: noqa: E501 (one row a reason reads better than five lines)
+"""Every reason why a computer has no agent, a logon failed or a check has no answer, with its remedy.
+
+One table for the whole project: the wire carries the code, and every screen takes title and remedy from here.
+A code that is not in the table is a defect, and :func:`reason` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from attrs import frozen
+
+from msp_sdk.errors import StateError
+
+
+@frozen
+class Reason:
+    """Why something is as it is.
+
+    Attributes:
+        code: Stable slug.
+        title: What is the case, in plain words.
+        remedy: What a person can do; empty when nothing needs doing.
+    """
+
+    code: str
+    title: str
+    remedy: str = ""
+
+
+_TABLE = (
+    # What is not a target, and why.
+    Reason("disabled-account", "The computer account is disabled.", "Enable or delete the account in the directory."),
+    Reason("stale", "No sign of life in the directory for over 90 days.", "Delete the account if the computer is gone."),
+    Reason("new", "The account is new and carries no operating system or name yet.", "It is read again after its first start."),
+    Reason("not-windows", "The computer does not run Windows.", ""),
+    Reason("no-name", "The directory holds no host name for this computer.", "Start the computer once in the domain."),
+    Reason("cluster-name", "This is the name of a cluster, not a machine.", ""),
+    Reason("domain-controller", "Domain controllers get no agent unless a rollout asks for them.", "Name the role in a rollout to include it."),
+    Reason("role-not-in-scope", "The rollout does not cover this role.", "Add the role to the rollout."),
+    Reason("excluded", "A person excluded this computer.", "Remove the exclusion from the manual targets."),
+    Reason("unsupported-os", "This version of Windows is too old for us.", "Update Windows; Windows PowerShell 5.1 is the least."),
+    Reason("vendor-managed", "The vendor of this machine manages it.", "Approve it by hand if the vendor agrees."),
+    # How a host is reached, and why not.
+    Reason("no-address", "The domain's DNS servers know no address for this name.", "Correct the DNS record."),
+    Reason("no-answer", "Nothing answered: off, asleep, elsewhere, or a firewall that drops everything.", "Switch it on, or open TCP 5986 to the appliance."),
+    Reason("winrm-closed", "The host is on, but WinRM is closed.", "Enable WinRM over HTTPS, by Group Policy for instance."),
+    Reason("connection-lost", "The connection broke while we worked.", "It is tried again by itself."),
+    Reason("deadline-exceeded", "The host did not finish in time.", "It is tried again by itself."),
+    Reason("certificate-untrusted", "The certificate is signed by nobody this site trusts.", "List the certificate or its CA at the site after looking at it."),
+    Reason("certificate-changed", "The certificate is not the one that was pinned.", "Find out why it changed, then reset the pin."),
+    Reason("wrong-host", "The machine at this address is another one.", "Correct the stale DNS record."),
+    Reason("encryption-refused", "The host and we found no encrypted way to talk.", "Give WinRM an HTTPS listener."),
+    # Logons.
+    Reason("no-credential", "No credential is valid for this host.", "Store one at Central."),
+    Reason("credential-unproven", "The credential has not yet been proven at a controller.", "It is tried again by itself once it is."),
+    Reason("credential-paused", "A host refused the proven credential; it is being proven again first.", "It is tried again by itself."),
+    Reason("wrong-password", "The password was refused. It is never tried again.", "Correct the credential, or retry for exactly one more attempt."),
+    Reason("no-such-user", "The directory does not know this user.", "Correct the user name."),
+    Reason("account-restriction", "A restriction of the account forbids this logon.", "Look at the account's restrictions."),
+    Reason("logon-hours", "The account may not log on at this hour.", "Widen the account's logon hours."),
+    Reason("logon-workstation", "The account may not log on from here.", "Widen the account's list of workstations."),
+    Reason("password-expired", "The password has expired.", "Set a new password and store it at Central."),
+    Reason("account-disabled", "The account is disabled.", "Enable the account."),
+    Reason("logon-type", "The account may not log on over the network.", "Grant the account network logon."),
+    Reason("account-expired", "The account has expired.", "Extend the account."),
+    Reason("must-change-password", "The account must change its password first.", "Change the password once and store it at Central."),
+    Reason("account-locked", "The account is locked.", "Unlock the account, then retry."),
+    Reason("channel-binding", "The server demands channel binding and did not get it.", "Report this: our side should have sent it."),
+    Reason("signing-required", "The server demands signing or TLS for this bind.", "Give the controller a certificate, so that LDAPS works."),
+    Reason("clock-skew", "The clocks differ by more than five minutes.", "Correct the time of the appliance or the controller."),
+    Reason("logon-outcome-unknown", "Twice a logon was begun and its end not recorded.", "Retry for exactly one more attempt."),
+    Reason("not-authorised-here", "The credential is right, but this host does not let it in.", "Make the account a local administrator there."),
+    Reason("needs-local-administrator", "The account is no local administrator of this host.", "Make the account a local administrator there."),
+    Reason("ntlm-not-allowed", "Only NTLM without TLS is possible here, and the site forbids it.", "Give WinRM an HTTPS listener, or allow NTLM at the site."),
+    Reason("domain-admin-not-allowed", "The site does not let a domain administrator log on to hosts.", "Store a service account for hosts."),
+    Reason("waiting-for-lease", "Another appliance is proving this credential.", "It is given out once it is proven."),
+    # Deployment.
+    Reason("up-to-date", "The agent is there, in this version, configured and running.", ""),
+    Reason("not-installed", "The agent is not installed.", ""),
+    Reason("older-version", "An older version of the agent is installed.", ""),
+    Reason("newer-version", "A newer version of the agent is installed; it is left alone.", "Roll that version out, or remove it first."),
+    Reason("config-differs", "The agent's configuration is another one.", ""),
+    Reason("service-stopped", "The agent's service is not running.", ""),
+    Reason("changed-since-plan", "The host has changed since the plan was made.", "Plan again."),
+    Reason("digest-mismatch", "The file on the host is not the one that was sent.", "It is delivered again."),
+    Reason("blocked-by-antivirus", "The antivirus took the file away.", "Allow the agent in the antivirus."),
+    Reason("disk-full", "The disk has too little room for the agent.", "Free some room."),
+    Reason("install-failed", "The service could not be installed or started.", "Read the step and the detail."),
+    Reason("script-failed", "The host answered without a result.", "Read the detail; the host's event log says more."),
+    Reason("verification-failed", "The agent does not run as it was installed.", "Read the detail."),
+    Reason("package-missing", "The package could not be had from Central.", "Upload the package's file."),
+    # Discovery and directories.
+    Reason("no-domain", "No Active Directory answered.", "Set targets by hand, or give a resolver and search domain."),
+    Reason("unreachable-controller", "No controller of the domain could be reached.", "Check the network and the controllers."),
+    Reason("directory-failed", "The directory did not answer as it should.", "Read the detail."),
+    Reason("partial-result", "The directory stopped half-way.", "It is read again by itself."),
+    Reason("not-in-directory", "The last full enumeration did not contain it.", ""),
+    # Checks.
+    Reason("not-applicable", "The check does not apply to this computer.", ""),
+    Reason("internal", "Something failed on our side.", "Report this with the detail."),
+)  # fmt: skip
+
+REASONS: Mapping[str, Reason] = MappingProxyType({entry.code: entry for entry in _TABLE})
+
+
+def reason(code: str) -> Reason:
+    """Look a reason up.
+
+    Raises:
+        StateError: The code is not in the table. Not retryable.
+    """
+    try:
+        return REASONS[code]
+    except KeyError:
+        message = f"there is no reason with the code {code!r}."
+        raise StateError(message, code="unknown-reason") from None
+
+
+def remedy_of(code: str) -> str:
+    """The remedy for a code that may come from a newer peer; empty when it is not in our table."""
+    known = REASONS.get(code)
+    return known.remedy if known else ""

@@ -1,0 +1,1 @@
+"""Resolver, probing, pins, the logon ledger, threads."""

@@ -1,0 +1,1 @@
+"""Claim a provision code."""

@@ -1,0 +1,1 @@
+"""Device keys, sealing and signatures."""

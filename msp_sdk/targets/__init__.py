@@ -1,0 +1,1 @@
+"""Merge what is known of hosts into targets."""

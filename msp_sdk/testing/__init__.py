@@ -1,0 +1,1 @@
+"""A Windows estate without Windows."""

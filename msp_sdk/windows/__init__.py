@@ -1,0 +1,1 @@
+"""Run a registered script on a Windows host."""

@@ -1,0 +1,1 @@
+"""Registered PowerShell scripts and their contracts."""
