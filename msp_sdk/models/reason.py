@@ -56,6 +56,7 @@ _TABLE = (
     # Logons.
     Reason("no-credential", "No credential is valid for this host.", "Store one at Central."),
     Reason("credential-unproven", "The credential has not yet been proven at a controller.", "It is tried again by itself once it is."),
+    Reason("logons-in-flight", "As many logons of this credential as are safe are under way.", "It is tried again by itself."),
     Reason("credential-paused", "A host refused the proven credential; it is being proven again first.", "It is tried again by itself."),
     Reason("wrong-password", "The password was refused. It is never tried again.", "Correct the credential, or retry for exactly one more attempt."),
     Reason("no-such-user", "The directory does not know this user.", "Correct the user name."),

@@ -1,0 +1,362 @@
+"""The logon ledger: what may log on, when, and what became of it. Accounts lock, so nothing logs on around it.
+
+One file (SQLite), shared by LDAP and WinRM, threads and processes, written before each attempt. Its rules:
+
+* A version that has not yet succeeded makes one logon at a time; a domain credential is proven at a controller
+  before any host sees it.
+* The first refusal of an unproven version, or any at a controller, stops that version everywhere.
+* A proven version has few logons in flight. The first refusal by a host pauses it; one bind at a controller proves
+  it again, and only then is that host ``not-authorised-here``, for itself alone.
+* An attempt whose end was not recorded is repeated once, never twice.
+
+It holds no secret and no digest of one.
+
+Example:
+    >>> with ledger.attempt(credential, place="controller", host="dc1") as attempt:  # doctest: +SKIP
+    ...     bind()
+    ...     attempt.succeeded()
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from attrs import field, frozen, mutable
+
+from msp_sdk.errors import ConfigError, LogonNotAllowedError, NotAuthorisedHereError, StateError
+from msp_sdk.models.credential import Credential, CredentialState
+from msp_sdk.models.reason import REASONS, reason
+
+LogonPlace = Literal["controller", "host"]
+Verdict = Literal["refused", "paused", "not-authorised-here"]
+
+# Half of an unknown lockout threshold (contract, Logons).
+IN_FLIGHT_UNKNOWN_THRESHOLD = 2
+UNKNOWN_ENDS_ALLOWED = 1
+_POLL_S = 0.05
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS version (
+  key TEXT PRIMARY KEY, state TEXT NOT NULL DEFAULT 'unproven', code TEXT, unknown_ends INTEGER NOT NULL DEFAULT 0,
+  at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS attempt (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, host TEXT NOT NULL, place TEXT NOT NULL,
+  process TEXT NOT NULL, at REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS attempt_key ON attempt (key);
+CREATE TABLE IF NOT EXISTS host (
+  key TEXT NOT NULL, host TEXT NOT NULL, state TEXT NOT NULL, unknown_ends INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (key, host));
+"""
+
+
+@frozen
+class LedgerOptions:
+    """How many logons of a proven version are in flight at once, and how long one waits for its turn."""
+
+    in_flight: int = IN_FLIGHT_UNKNOWN_THRESHOLD
+    wait_s: float = 60.0
+
+
+@mutable
+class LogonAttempt:
+    """One allowed logon. Say how it ended; an end that nobody said counts as unknown."""
+
+    _ledger: LogonLedger
+    _id: int
+    credential: Credential
+    place: LogonPlace
+    host: str
+    _ended: bool = field(default=False, init=False)
+
+    @property
+    def ended(self) -> bool:
+        """True once its end is recorded."""
+        return self._ended
+
+    def succeeded(self) -> None:
+        """The password was taken."""
+        self._end()
+        self._ledger.record_success(self)
+
+    def refused(self, code: str) -> Verdict:
+        """The password, or the account, was refused; ``code`` is a reason.
+
+        Returns:
+            ``refused``: the version has ended, everywhere. ``paused``: prove it at a controller again.
+            ``not-authorised-here``: only this host says no.
+        """
+        self._end()
+        return self._ledger.record_refusal(self, code)
+
+    def not_sent(self) -> None:
+        """Nothing of the password left us (the connection never came about): no attempt was made."""
+        self._end()
+        self._ledger.record_not_sent(self)
+
+    def _end(self) -> None:
+        if self._ended:
+            raise StateError("the end of this logon is already recorded.")
+        self._ended = True
+
+    @property
+    def id(self) -> int:
+        """Its number in the ledger."""
+        return self._id
+
+
+class LogonLedger:
+    """Allows logons and remembers how they ended.
+
+    Args:
+        path: The ledger's file; made with mode 0600.
+        options: Limits.
+        clock: Seconds since 1970.
+
+    Raises:
+        ConfigError: The file cannot be made or is no ledger.
+    """
+
+    def __init__(
+        self, path: Path, *, options: LedgerOptions | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._path = path
+        self._options = options or LedgerOptions()
+        self._clock = clock
+        self._process = _process_name(os.getpid())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            with closing(self._connect()) as connection:
+                connection.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"the logon ledger {path} cannot be used: {error}.") from error
+
+    @contextmanager
+    def attempt(self, credential: Credential, *, place: LogonPlace, host: str) -> Iterator[LogonAttempt]:
+        """Ask for a logon, waiting for its turn, and record its end.
+
+        Blocks the calling thread: call it in a worker thread. If the block ends without a word, the end is unknown.
+
+        Args:
+            credential: Whose version is counted; its secret is opened only inside the block.
+            place: A domain's controller (or its KDC), or a host.
+            host: Its name, folded here.
+
+        Raises:
+            LogonNotAllowedError: The code says why; nothing was sent.
+            NotAuthorisedHereError: The host has refused this proven version before.
+        """
+        folded = host.casefold()
+        attempt = LogonAttempt(self, self._begin(credential, place, folded), credential, place, folded)
+        try:
+            yield attempt
+        finally:
+            if not attempt.ended:
+                self._record_unknown(attempt)
+
+    def state(self, credential: Credential) -> CredentialState:
+        """What is known of this version. ``paused`` and ``unproven`` are told as ``unproven``."""
+        with closing(self._connect()) as connection:
+            row = connection.execute(
+                "SELECT state, code, at, unknown_ends FROM version WHERE key = ?", (credential.ledger_key,)
+            ).fetchone()
+        state, code, at, unknown = row or ("unproven", None, self._clock(), 0)
+        if state != "refused" and unknown > UNKNOWN_ENDS_ALLOWED:
+            state, code = "refused", "logon-outcome-unknown"
+        return CredentialState(
+            id=credential.id,
+            version=credential.version,
+            state="proven" if state == "proven" else "refused" if state == "refused" else "unproven",
+            code=code,
+            at=datetime.fromtimestamp(at, UTC),
+        )
+
+    def allow_one_more(self, credential: Credential) -> None:
+        """A person wants exactly one more attempt with a typed credential."""
+        self._forget(credential.ledger_key)
+
+    def begin_typed(self, credential: Credential) -> None:
+        """A person typed this credential anew: what was proven before may have been another password."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE version SET state = 'unproven' WHERE key = ? AND state IN ('proven', 'paused')",
+                (credential.ledger_key,),
+            )
+            connection.execute("DELETE FROM host WHERE key = ?", (credential.ledger_key,))
+
+    def _forget(self, key: str) -> None:
+        with self._transaction() as connection:
+            for table in ("version", "host", "attempt"):
+                connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
+
+    # How an attempt begins.
+
+    def _begin(self, credential: Credential, place: LogonPlace, host: str) -> int:
+        deadline = time.monotonic() + self._options.wait_s
+        while True:
+            with self._transaction() as connection:
+                self._bury_the_dead(connection, credential.ledger_key)
+                waits_for = self._check(connection, credential, place, host)
+                if waits_for is None:
+                    cursor = connection.execute(
+                        "INSERT INTO attempt (key, host, place, process, at) VALUES (?, ?, ?, ?, ?)",
+                        (credential.ledger_key, host, place, self._process, self._clock()),
+                    )
+                    assert cursor.lastrowid is not None  # noqa: S101 (sqlite3's typing only)
+                    return cursor.lastrowid
+            if time.monotonic() >= deadline:
+                raise LogonNotAllowedError(
+                    f"{credential.username} was not allowed to log on to {host}: {reason(waits_for).title}",
+                    code=waits_for,
+                    retryable=True,
+                )
+            time.sleep(_POLL_S)
+
+    def _check(
+        self, connection: sqlite3.Connection, credential: Credential, place: LogonPlace, host: str
+    ) -> str | None:
+        """None when the attempt may begin now; the reason to wait for; or an error that no waiting ends."""
+        key = credential.ledger_key
+        connection.execute("INSERT OR IGNORE INTO version (key, at) VALUES (?, ?)", (key, self._clock()))
+        state, code, unknown = connection.execute(
+            "SELECT state, code, unknown_ends FROM version WHERE key = ?", (key,)
+        ).fetchone()
+        if state == "refused":
+            raise _not_allowed(credential, host, code or "wrong-password")
+        if unknown > UNKNOWN_ENDS_ALLOWED:
+            raise _not_allowed(credential, host, "logon-outcome-unknown")
+        here = connection.execute(
+            "SELECT state, unknown_ends FROM host WHERE key = ? AND host = ?", (key, host)
+        ).fetchone()
+        if place == "host" and here is not None:
+            if here[0] == "not-authorised-here":
+                raise NotAuthorisedHereError(f"{host} has refused {credential.username} before.")
+            if here[1] > UNKNOWN_ENDS_ALLOWED:
+                raise _not_allowed(credential, host, "logon-outcome-unknown")
+        (in_flight,) = connection.execute("SELECT count(*) FROM attempt WHERE key = ?", (key,)).fetchone()
+        if state == "proven":
+            return "logons-in-flight" if in_flight >= self._options.in_flight else None
+        if credential.is_domain and place == "host":
+            if state == "paused":
+                return "credential-paused"
+            raise _not_allowed(credential, host, "credential-unproven", retryable=True)
+        return "logons-in-flight" if in_flight else None
+
+    def _bury_the_dead(self, connection: sqlite3.Connection, key: str) -> None:
+        """Attempts of processes that ended without a word: their ends are unknown."""
+        rows = connection.execute("SELECT id, host, place, process FROM attempt WHERE key = ?", (key,)).fetchall()
+        for row_id, host, place, process in rows:
+            if process != self._process and _process_name(int(process.split(":")[0])) != process:
+                self._end_unknown(connection, row_id, key, host, place)
+
+    # How it ends.
+
+    def record_success(self, attempt: LogonAttempt) -> None:
+        """See :meth:`LogonAttempt.succeeded`."""
+        key = attempt.credential.ledger_key
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM attempt WHERE id = ?", (attempt.id,))
+            connection.execute(
+                "UPDATE version SET state = 'proven', code = NULL, unknown_ends = 0, at = ?"
+                " WHERE key = ? AND state <> 'refused'",
+                (self._clock(), key),
+            )
+            if attempt.place == "controller":
+                # The password is right, so the hosts that refused it did so for themselves.
+                connection.execute(
+                    "UPDATE host SET state = 'not-authorised-here' WHERE key = ? AND state = 'suspect'", (key,)
+                )
+            else:
+                connection.execute("DELETE FROM host WHERE key = ? AND host = ?", (key, attempt.host))
+
+    def record_refusal(self, attempt: LogonAttempt, code: str) -> Verdict:
+        """See :meth:`LogonAttempt.refused`."""
+        credential = attempt.credential
+        key = credential.ledger_key
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM attempt WHERE id = ?", (attempt.id,))
+            (state,) = connection.execute("SELECT state FROM version WHERE key = ?", (key,)).fetchone()
+            if attempt.place == "controller" or state == "unproven":
+                connection.execute(
+                    "UPDATE version SET state = 'refused', code = ?, at = ? WHERE key = ?", (code, self._clock(), key)
+                )
+                return "refused"
+            if state == "refused":
+                return "refused"
+            verdict: Verdict = "paused" if credential.is_domain else "not-authorised-here"
+            connection.execute(
+                "INSERT INTO host (key, host, state) VALUES (?, ?, ?)"
+                " ON CONFLICT (key, host) DO UPDATE SET state = excluded.state",
+                (key, attempt.host, "suspect" if verdict == "paused" else verdict),
+            )
+            if verdict == "paused":
+                connection.execute("UPDATE version SET state = 'paused', at = ? WHERE key = ?", (self._clock(), key))
+            return verdict
+
+    def record_not_sent(self, attempt: LogonAttempt) -> None:
+        """See :meth:`LogonAttempt.not_sent`."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM attempt WHERE id = ?", (attempt.id,))
+
+    def _record_unknown(self, attempt: LogonAttempt) -> None:
+        with self._transaction() as connection:
+            self._end_unknown(connection, attempt.id, attempt.credential.ledger_key, attempt.host, attempt.place)
+
+    def _end_unknown(self, connection: sqlite3.Connection, row_id: int, key: str, host: str, place: str) -> None:
+        connection.execute("DELETE FROM attempt WHERE id = ?", (row_id,))
+        (state,) = connection.execute("SELECT state FROM version WHERE key = ?", (key,)).fetchone()
+        if state == "proven" and place == "host":
+            # A proven password: what is unknown concerns this host alone.
+            connection.execute(
+                "INSERT INTO host (key, host, state, unknown_ends) VALUES (?, ?, 'unknown', 1)"
+                " ON CONFLICT (key, host) DO UPDATE SET unknown_ends = unknown_ends + 1",
+                (key, host),
+            )
+        else:
+            connection.execute("UPDATE version SET unknown_ends = unknown_ends + 1 WHERE key = ?", (key,))
+
+    # The file.
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+        connection.execute("PRAGMA journal_mode = WAL")
+        # What is written here must outlive a power cut: a forgotten strike is a strike too many.
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with closing(self._connect()) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+
+def _not_allowed(credential: Credential, host: str, code: str, *, retryable: bool = False) -> LogonNotAllowedError:
+    known = REASONS.get(code) or reason("wrong-password")
+    return LogonNotAllowedError(
+        f"{credential.username} was not allowed to log on to {host}: {known.title}",
+        code=code,
+        remedy=known.remedy,
+        retryable=retryable,
+    )
+
+
+def _process_name(pid: int) -> str:
+    """A process by its number and start, so that a number that is used again is not taken for it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return f"{pid}:gone"
+    return f"{pid}:{stat.rpartition(')')[2].split()[19]}"
