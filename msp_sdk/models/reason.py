@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from attrs import frozen
 
-from msp_sdk.errors import StateError
+from msp_sdk.errors import MspError, StateError
 
 
 @frozen
@@ -85,6 +85,7 @@ _TABLE = (
     Reason("newer-version", "A newer version of the agent is installed; it is left alone.", "Roll that version out, or remove it first."),
     Reason("config-differs", "The agent's configuration is another one.", ""),
     Reason("service-stopped", "The agent's service is not running.", ""),
+    Reason("removal-asked", "The rollout takes the agent away.", ""),
     Reason("changed-since-plan", "The host has changed since the plan was made.", "Plan again."),
     Reason("digest-mismatch", "The file on the host is not the one that was sent.", "It is delivered again."),
     Reason("blocked-by-antivirus", "The antivirus took the file away.", "Allow the agent in the antivirus."),
@@ -96,6 +97,7 @@ _TABLE = (
     # Discovery and directories.
     Reason("no-domain", "No Active Directory answered.", "Set targets by hand, or give a resolver and search domain."),
     Reason("unreachable-controller", "No controller of the domain could be reached.", "Check the network and the controllers."),
+    Reason("no-tls", "The controller did not come to terms on TLS; without TLS no password is sent.", "Give the controller a certificate, so that LDAPS works."),
     Reason("directory-failed", "The directory did not answer as it should.", "Read the detail."),
     Reason("partial-result", "The directory stopped half-way.", "It is read again by itself."),
     Reason("not-in-directory", "The last full enumeration did not contain it.", ""),
@@ -124,3 +126,9 @@ def remedy_of(code: str) -> str:
     """The remedy for a code that may come from a newer peer; empty when it is not in our table."""
     known = REASONS.get(code)
     return known.remedy if known else ""
+
+
+def reason_of(error: MspError) -> Reason:
+    """The reason behind an error; ``internal`` when its code is no reason. The error's own remedy is the better one."""
+    known = REASONS.get(error.code, REASONS["internal"])
+    return Reason(known.code, known.title, error.remedy or known.remedy)

@@ -28,6 +28,16 @@ class RolloutScope:
     exclude: tuple[str, ...] = ()
 
 
+def why_out_of_scope(scope: RolloutScope, target: Target) -> str | None:
+    """None when the rollout covers the target, else a reason code. ``exclude`` beats ``include`` beats the roles."""
+    names = {name.casefold() for name in (target.hostname, target.fqdn, target.object_guid) if name}
+    if names & {name.casefold() for name in scope.exclude}:
+        return "excluded"
+    if target.role in scope.roles or names & {name.casefold() for name in scope.include}:
+        return None
+    return "domain-controller" if target.role == "domain_controller" else "role-not-in-scope"
+
+
 @frozen
 class Wave:
     """A batch: up to ``percent`` of the targets, one after the other."""

@@ -1,0 +1,192 @@
+"""Check in at Central and report.
+
+Example:
+    >>> async with CheckinClient(enrolment) as checkin:  # doctest: +SKIP
+    ...     reply = await checkin.check_in(status)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from attrs import evolve, field, frozen
+
+from msp_sdk.checkin.holdings import Holdings, absorb
+from msp_sdk.checkin.outbox import Outbox, Report
+from msp_sdk.errors import StateError, WireError
+from msp_sdk.models.checkin import CheckinReply, CheckinRequest
+from msp_sdk.models.credential import Credential, CredentialState, SealedSecret
+from msp_sdk.models.provision import Enrolment
+from msp_sdk.secret import Secret
+from msp_sdk.security.device_keys import DevicePrivateKeys
+from msp_sdk.security.sealing import SealContext
+from msp_sdk.wire.http import CentralHttp, HttpOptions
+from msp_sdk.wire.routes import CHECKIN
+
+SKEW_PROBLEM_S = 60.0
+
+
+@frozen
+class ApplianceStatus:
+    """How an appliance is, as the caller knows it. The client adds versions and identity."""
+
+    hostname: str
+    agent_version: str
+    ip_addresses: tuple[str, ...] = ()
+    uptime_seconds: float = 0.0
+    nixos_version: str | None = None
+    all_mac_addresses: tuple[str, ...] = ()
+    subnets: tuple[str, ...] = ()
+    completed: Mapping[str, int] = field(factory=dict)
+    credential_states: tuple[CredentialState, ...] = ()
+    health: Mapping[str, object] = field(factory=dict)
+
+
+class CheckinClient:
+    """Checks in, keeps what Central gives (in memory), and sends reports.
+
+    Args:
+        enrolment: What claiming gave.
+        keys: The device's keys; without them Central gives no credentials.
+        outbox: Where reports wait; without one, :meth:`report` sends at once or raises.
+        key: Gives the API key at each call; the enrolment's when absent.
+        options: Patience of the HTTP client.
+    """
+
+    def __init__(
+        self,
+        enrolment: Enrolment,
+        *,
+        keys: DevicePrivateKeys | None = None,
+        outbox: Outbox | None = None,
+        key: Callable[[], Secret] | None = None,
+        options: HttpOptions | None = None,
+    ) -> None:
+        self._enrolment = enrolment
+        self._keys = keys
+        self._outbox = outbox
+        # One attempt a check-in: the interval is the retry, and a late answer to an old one helps nobody.
+        self._beats = CentralHttp(
+            enrolment.api_endpoint, key=key or (lambda: enrolment.api_key), options=options or HttpOptions(attempts=1)
+        )
+        self._reports = CentralHttp(
+            enrolment.api_endpoint, key=key or (lambda: enrolment.api_key), options=options or HttpOptions()
+        )
+        self.holdings = Holdings()
+        self.clock_skew_s: float | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._beats.aclose()
+        await self._reports.aclose()
+
+    @property
+    def http(self) -> CentralHttp:
+        """The connection for everything but the heartbeat, such as fetching a package."""
+        return self._reports
+
+    async def check_in(self, status: ApplianceStatus) -> CheckinReply:
+        """Say how we are and take what Central says; :attr:`holdings` follow.
+
+        Raises:
+            NotEnrolledError: The key is wrong or was revoked.
+            RateLimitedError: Come again later; ``retry_after_s``.
+            TransportError: No answer. Nothing is lost: wishes are numbers and stay.
+            WireError: The reply does not fit.
+        """
+        health = dict(status.health)
+        if self.clock_skew_s is not None and abs(self.clock_skew_s) > SKEW_PROBLEM_S:
+            health["clock_skew_s"] = round(self.clock_skew_s, 1)
+        request = CheckinRequest(
+            site_id=self._enrolment.site_id,
+            hostname=status.hostname,
+            mac_address=self._enrolment.mac_address,
+            ip_addresses=status.ip_addresses,
+            uptime_seconds=status.uptime_seconds,
+            agent_version=status.agent_version,
+            nixos_version=status.nixos_version,
+            all_mac_addresses=status.all_mac_addresses or None,
+            subnets=status.subnets,
+            credentials_version=self.holdings.credentials_version,
+            targets_version=self.holdings.targets_version,
+            completed=status.completed,
+            credential_states=status.credential_states,
+            health=health,
+        )
+        reply = await self._beats.call(CHECKIN, CheckinReply, body=request)
+        self.clock_skew_s = (datetime.now(UTC) - reply.server_time).total_seconds()
+        self.holdings = absorb(self.holdings, reply, self._open)
+        return reply
+
+    async def report(self, report: Report) -> None:
+        """Keep a report in the outbox and try to send all that wait.
+
+        Raises:
+            NotEnrolledError: The key is no longer good; the report is kept.
+            StateError: There is no outbox.
+        """
+        if self._outbox is None:
+            raise StateError("this client was made without an outbox.", remedy="Pass outbox=Outbox(folder).")
+        self._outbox.put(report)
+        await self.flush()
+
+    async def flush(self) -> int:
+        """Send the reports that wait; returns how many were taken."""
+        return await self._outbox.flush(self._reports) if self._outbox is not None else 0
+
+    def _open(self, sealed: SealedSecret, credential: Credential) -> Secret:
+        if self._keys is None:
+            raise StateError("a sealed password needs the device's keys.", code="no-device-keys")
+        context = SealContext(
+            partner_id=self._enrolment.partner.id,
+            site_id=self._enrolment.site_id,
+            appliance_id=self._enrolment.appliance_id,
+            credential_id=credential.id,
+            version=credential.version,
+            type=credential.type,
+            username=credential.username,
+            place=credential.host or credential.domain_name or "",
+        )
+        try:
+            return self._keys.open(sealed, context)
+        except WireError:
+            # Ask for everything again: the next reply may hold an envelope that opens.
+            self.holdings = evolve(self.holdings, credentials_version=None)
+            raise
+
+
+def next_wait_s(
+    interval_s: float, failures: int, retry_after_s: float | None, draw: Callable[[], float] = random.random
+) -> float:
+    """How long to wait until the next check-in.
+
+    Args:
+        interval_s: The interval that Central gave.
+        failures: How many check-ins in a row have failed.
+        retry_after_s: What Central asked for, if it did.
+        draw: Gives a number in [0, 1).
+
+    Returns:
+        The interval ± 10 % after a success; full-jitter back-off up to 5 minutes after failures.
+    """
+    if retry_after_s is not None:
+        return retry_after_s * (1 + 0.1 * draw())
+    if failures == 0:
+        return interval_s * (0.9 + 0.2 * draw())
+    longest = min(max(interval_s, 1.0) * 2.0 ** (failures - 1), 300.0)
+    return max(0.2, longest * draw())
+
+
+def phase_s(appliance_id: str, interval_s: float) -> float:
+    """Where in the interval this appliance's first check-in lies, so that a fleet spreads itself evenly."""
+    number = int.from_bytes(hashlib.sha256(appliance_id.encode()).digest()[:8], "big")
+    return interval_s * (number / 2**64)

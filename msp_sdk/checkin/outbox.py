@@ -1,0 +1,163 @@
+"""Reports on disk until Central has taken them: in order, bounded, idempotent, without secrets.
+
+Each report is a file; its number gives the order, its ``report_id`` makes a repeat harmless. What Central refuses for
+good is put aside in ``refused/`` with the reason, so that one bad report does not hold up the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from msp_sdk.errors import CentralError, ConfigError, MspError, NotEnrolledError, WireError
+from msp_sdk.models.compliance import ScanReport
+from msp_sdk.models.computer import EnumerationReport
+from msp_sdk.models.domain import DiscoveryReport
+from msp_sdk.models.rollout import DeploymentReport
+from msp_sdk.models.runbook import RunbookReport
+from msp_sdk.models.target import TargetsReport
+from msp_sdk.wire import ndjson, routes
+from msp_sdk.wire.converter import dumps, loads, structure
+from msp_sdk.wire.http import CentralHttp
+from msp_sdk.wire.routes import Route
+
+logger = logging.getLogger(__name__)
+
+Report = DiscoveryReport | EnumerationReport | TargetsReport | DeploymentReport | ScanReport | RunbookReport
+
+ROUTES: Mapping[type, Route] = {
+    DiscoveryReport: routes.REPORT_DISCOVERY,
+    EnumerationReport: routes.REPORT_ENUMERATION,
+    TargetsReport: routes.REPORT_TARGETS,
+    DeploymentReport: routes.REPORT_DEPLOYMENTS,
+    ScanReport: routes.REPORT_SCAN,
+    RunbookReport: routes.REPORT_RUNBOOK,
+}
+_KINDS = {kind.__name__: kind for kind in ROUTES}
+# A report longer than this goes as NDJSON (the contract's limit for one JSON document is 1 MiB).
+JSON_LIMIT_BYTES = 512 * 1024
+
+
+@frozen
+class OutboxOptions:
+    """How much is kept. Beyond that the oldest reports of the same kind are given up first, and that is logged."""
+
+    longest_count: int = 1000
+
+
+class Outbox:
+    """Reports that wait for Central.
+
+    Args:
+        folder: Made with mode 0700; survives restarts.
+        options: Bounds.
+
+    Raises:
+        ConfigError: The folder cannot be used.
+    """
+
+    def __init__(self, folder: Path, options: OutboxOptions | None = None) -> None:
+        self._folder = folder
+        self._options = options or OutboxOptions()
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for torn in folder.glob(".*.new"):
+                torn.unlink()
+        except OSError as error:
+            raise ConfigError(f"the outbox {folder} cannot be used: {error.strerror}.") from error
+        self._next = max((int(path.name.split("-")[0]) for path in self._files()), default=0) + 1
+
+    def put(self, report: Report) -> None:
+        """Keep a report until it is taken. It is on disk when this returns.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
+        kind = type(report).__name__
+        path = self._folder / f"{self._next:012d}-{kind}.json"
+        beside = self._folder / f".{path.name}.new"
+        try:
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(dumps(report))
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except OSError as error:
+            raise ConfigError(f"a report cannot be kept in {self._folder}: {error.strerror}.") from error
+        self._next += 1
+        self._give_up_the_oldest()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._files())
+
+    async def flush(self, http: CentralHttp) -> int:
+        """Send what waits, oldest first; returns how many were taken.
+
+        It ends early, without an error, where Central cannot take them now; they stay.
+
+        Raises:
+            NotEnrolledError: The key is no longer good; everything stays.
+        """
+        taken = 0
+        for path in list(self._files()):
+            try:
+                await self._send(http, path)
+            except NotEnrolledError:
+                raise
+            except CentralError as error:
+                if error.retryable or error.status >= 500:  # noqa: PLR2004
+                    logger.info("reports wait: %s", error.detail)
+                    return taken
+                self._put_aside(path, error)
+                continue
+            except WireError as error:
+                self._put_aside(path, error)
+                continue
+            except MspError as error:
+                logger.info("reports wait: %s", error.detail)
+                return taken
+            self._forget(path)
+            taken += 1
+        return taken
+
+    @staticmethod
+    def _forget(path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+    async def _send(self, http: CentralHttp, path: Path) -> None:
+        kind = _KINDS[path.stem.split("-", 1)[1]]
+        content = path.read_bytes()
+        route = ROUTES[kind]
+        if kind is EnumerationReport and len(content) > JSON_LIMIT_BYTES:
+            report = structure(loads(content), EnumerationReport)
+            lines = b"".join(ndjson.render_report(report))
+            await http.send_bytes(route, lines, content_type=ndjson.MEDIA_TYPE)
+            return
+        await http.send_bytes(route, content, content_type="application/json")
+
+    def _files(self) -> Iterator[Path]:
+        return iter(sorted(path for path in self._folder.glob("*-*.json") if path.stem.split("-", 1)[1] in _KINDS))
+
+    def _put_aside(self, path: Path, error: MspError) -> None:
+        aside = self._folder / "refused"
+        aside.mkdir(mode=0o700, exist_ok=True)
+        places: Any = error.problem.get("errors", []) if isinstance(error, CentralError) else []
+        logger.error("Central refused the report %s for good (%s): %s %s", path.name, error.code, error.detail, places)
+        (aside / f"{path.stem}.reason").write_text(json.dumps({"code": error.code, "detail": error.detail}))
+        path.replace(aside / path.name)
+
+    def _give_up_the_oldest(self) -> None:
+        files = list(self._files())
+        while len(files) > self._options.longest_count:
+            kinds = [path.stem.split("-", 1)[1] for path in files]
+            most = max(set(kinds), key=kinds.count)
+            oldest = files.pop(kinds.index(most))
+            logger.error("the outbox is full: the report %s is given up", oldest.name)
+            oldest.unlink(missing_ok=True)

@@ -1,0 +1,126 @@
+"""What an estate is made of: a clinic's computers as the field really is, and the truth about each.
+
+Pure: the same arguments give the same computers. The truth is what a product must find out by itself.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Literal
+
+from attrs import frozen
+
+from msp_sdk.errors import ConfigError
+
+Door = Literal["https", "http", "closed", "silent", "none"]
+AGENT = "agent"
+LEAST_COMPUTERS = 12
+
+_SERVER_OS = (
+    ("Windows Server 2022 Standard", "10.0 (20348)"),
+    ("Windows Server 2019 Standard", "10.0 (17763)"),
+    ("Windows Server 2016 Datacenter", "10.0 (14393)"),
+)
+_WORKSTATION_OS = (
+    ("Windows 11 Pro", "10.0 (26100)"),
+    ("Windows 10 Enterprise", "10.0 (19045)"),
+    ("Windows 11 Enterprise", "10.0 (22631)"),
+)
+_SERVER_NAMES = ("FILE", "APP", "PRINT", "SQL", "RDS", "BACKUP", "IMAGING", "HR")
+_ROOMS = ("RECEPTION", "WARD", "LAB", "OFFICE", "EXAM")
+
+
+@frozen
+class PlannedComputer:
+    """One computer of the estate.
+
+    Attributes:
+        address: What DNS says of it; None when DNS knows nothing.
+        door: What stands behind the address: WinRM over ``https`` or ``http``, a ``closed`` port, ``silent`` packets
+            that nobody answers, or ``none``: another machine lives at this address.
+        truth: ``agent``, or the reason code why it can have none.
+        administrable: The service account is a local administrator.
+    """
+
+    name: str
+    role: Literal["domain_controller", "server", "workstation", "other"]
+    os_name: str | None
+    os_version: str | None
+    address: str | None
+    door: Door
+    truth: str
+    enabled: bool = True
+    last_seen_at: datetime | None = None
+    administrable: bool = True
+
+
+def plan_computers(count: int, *, network: int, now: datetime) -> tuple[PlannedComputer, ...]:
+    """Plan an estate.
+
+    Args:
+        count: How many computers; at least :data:`LEAST_COMPUTERS`.
+        network: The second octet of their loopback addresses (127.<network>.x.y), 1 to 254.
+        now: Last logons are counted from here.
+
+    Returns:
+        Controllers first, then servers, workstations, and the odd ones.
+
+    Raises:
+        ConfigError: Too few computers for an estate that shows anything, or too many for the network.
+    """
+    if not LEAST_COMPUTERS <= count <= 20_000:  # noqa: PLR2004
+        raise ConfigError(f"an estate has {LEAST_COMPUTERS} to 20000 computers, not {count}.")
+    numbers = iter(range(count))
+
+    def address() -> str:
+        number = next(numbers)
+        return f"127.{network}.{1 + number // 250}.{1 + number % 250}"
+
+    seen = now - timedelta(days=2)
+    controllers = [
+        PlannedComputer(f"DC{n}", "domain_controller", *_SERVER_OS[0], address(), "closed", "domain-controller",
+                        last_seen_at=seen)
+        for n in (1, 2)
+    ]  # fmt: skip
+    ordinary = count - len(controllers) - 6
+    servers = [_server(n, address(), seen) for n in range(max(2, ordinary // 4))]
+    workstations = [_workstation(n, address(), seen) for n in range(ordinary - len(servers))]
+    occupied = servers[0].address
+    odd = [
+        PlannedComputer("LNX-PACS", "other", "Red Hat Enterprise Linux", "9.4", address(), "closed", "not-windows",
+                        last_seen_at=seen),
+        PlannedComputer("PC-LEFT-1", "workstation", *_WORKSTATION_OS[1], address(), "closed", "disabled-account",
+                        enabled=False, last_seen_at=seen),
+        PlannedComputer("PC-LEFT-2", "workstation", *_WORKSTATION_OS[1], None, "none", "disabled-account",
+                        enabled=False, last_seen_at=seen),
+        PlannedComputer("PC-FORGOTTEN", "workstation", "Windows 7 Professional", "6.1 (7601)", None, "none", "stale",
+                        last_seen_at=now - timedelta(days=700)),
+        PlannedComputer("PC-ORDERED", "other", None, None, None, "none", "new"),
+        # Its A record was never cleaned up: the address belongs to a server now.
+        PlannedComputer("PC-MOVED", "workstation", *_WORKSTATION_OS[0], occupied, "none", "wrong-host",
+                        last_seen_at=seen),
+    ]  # fmt: skip
+    return (*controllers, *servers, *workstations, *odd)
+
+
+def _server(number: int, address: str, seen: datetime) -> PlannedComputer:
+    name = f"{_SERVER_NAMES[number % len(_SERVER_NAMES)]}{number // len(_SERVER_NAMES) + 1:02d}"
+    os_name, os_version = _SERVER_OS[number % len(_SERVER_OS)]
+    doors: tuple[Door, ...] = ("https", "http", "https", "http", "https", "silent", "http", "closed")
+    door = doors[number % len(doors)]
+    administrable = number % len(doors) != 6  # noqa: PLR2004 (the imaging server, which its vendor administers)
+    truth = {"closed": "winrm-closed", "silent": "no-answer"}.get(door, AGENT)
+    if not administrable:
+        truth = "needs-local-administrator"
+    return PlannedComputer(name, "server", os_name, os_version, address, door, truth, last_seen_at=seen,
+                           administrable=administrable)  # fmt: skip
+
+
+def _workstation(number: int, address: str, seen: datetime) -> PlannedComputer:
+    name = f"{_ROOMS[number % len(_ROOMS)]}-{number // len(_ROOMS) + 1:02d}"
+    os_name, os_version = _WORKSTATION_OS[number % len(_WORKSTATION_OS)]
+    # Most workstations have WinRM closed; some are asleep.
+    doors: tuple[Door, ...] = ("https", "closed", "closed", "silent", "http", "closed", "closed", "silent")
+    door = doors[number % len(doors)]
+    truth = {"closed": "winrm-closed", "silent": "no-answer"}.get(door, AGENT)
+    return PlannedComputer(name, "workstation", os_name, os_version, address, door, truth, last_seen_at=seen)

@@ -1,0 +1,100 @@
+"""The daemon's small rules: waiting, settings, state files, one daemon a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from msp_sdk.checkin import CompletedGenerations, next_wait_s, phase_s
+from msp_sdk.errors import ConfigError, StateError
+from msp_sdk.provisioning.config import write_atomically
+from runners.appliance.backoff import Backoff
+from runners.appliance.settings import read_settings
+from runners.appliance.state import RolloutRecord, StateFiles, only_one
+
+
+def test_appliances_spread_over_the_interval_by_their_id() -> None:
+    """Lesson 18."""
+    phases = [phase_s(f"site-{number}", 60.0) for number in range(600)]
+    assert all(0 <= phase < 60 for phase in phases)
+    for tenth in range(10):
+        assert 30 <= sum(1 for phase in phases if tenth * 6 <= phase < (tenth + 1) * 6) <= 95
+
+
+def test_back_off_has_full_jitter_and_ends_at_five_minutes() -> None:
+    assert next_wait_s(60, 0, None, draw=lambda: 0.5) == 60
+    assert next_wait_s(60, 1, None, draw=lambda: 0.999) < 60
+    assert next_wait_s(60, 50, None, draw=lambda: 0.999) <= 300
+    assert next_wait_s(60, 50, None, draw=lambda: 0.0) <= 1
+
+
+def test_retry_after_is_obeyed() -> None:
+    assert next_wait_s(60, 3, 17.0, draw=lambda: 0.0) == 17.0
+
+
+def test_back_off_is_not_due_before_its_time_and_reset_makes_it_due() -> None:
+    now = [100.0]
+    backoff = Backoff(2.0, 60.0, clock=lambda: now[0], draw=lambda: 1.0)
+    assert backoff.due()
+    backoff.failed()
+    assert not backoff.due()
+    now[0] += 2.0
+    assert backoff.due()
+    for _ in range(40):
+        backoff.failed()
+    assert backoff.wait_s() <= 60.0
+    backoff.reset()
+    assert backoff.due()
+
+
+def test_resolvers_come_from_arguments_before_the_environment() -> None:
+    environ = {"MSP_RESOLVERS": "10.0.0.1, 10.0.0.2:5353", "MSP_SEARCH": "a.example,b.example"}
+    assert read_settings(environ).resolvers == (("10.0.0.1", 53), ("10.0.0.2", 5353))
+    assert read_settings(environ, resolvers=("[::1]:53",)).resolvers == (("::1", 53),)
+    assert read_settings(environ).search == ("a.example", "b.example")
+
+
+def test_malformed_resolver_is_an_error_of_the_call() -> None:
+    with pytest.raises(ConfigError):
+        read_settings({}, resolvers=("10.0.0.1:99999",))
+
+
+def test_settings_do_not_show_the_code() -> None:
+    assert "K7QX" not in repr(read_settings({"MSP_PROVISION_CODE": "K7QX-0000-0000-0000"}))
+
+
+def test_completed_generations_survive_a_restart_and_never_go_back(tmp_path: Path) -> None:
+    path = tmp_path / "completed.json"
+    CompletedGenerations(path, write_atomically).complete("scan", 3)
+    again = CompletedGenerations(path, write_atomically)
+    again.complete("scan", 2)
+    assert again.completed == {"scan": 3}
+
+
+def test_damaged_generations_mean_that_work_is_done_once_more(tmp_path: Path) -> None:
+    path = tmp_path / "completed.json"
+    path.write_text('{"scan":')
+    assert CompletedGenerations(path, write_atomically).completed == {}
+
+
+def test_damaged_state_file_is_set_aside_and_not_believed(tmp_path: Path) -> None:
+    state = StateFiles(tmp_path)
+    state.save("rollout-r1", RolloutRecord("r1", 1))
+    assert state.load_rollout("r1", 1) == RolloutRecord("r1", 1)
+    (tmp_path / "rollout-r1.json").write_text('{"rollout_id": 3')
+    assert state.load("rollout-r1", RolloutRecord) is None
+    assert (tmp_path / "rollout-r1.damaged").exists()
+
+
+def test_rollout_ids_cannot_leave_the_folder(tmp_path: Path) -> None:
+    state = StateFiles(tmp_path / "state")
+    state.save("rollout-../../evil", RolloutRecord("x", 1))
+    assert [path.parent.name for path in tmp_path.rglob("*.json")] == ["state"]
+
+
+def test_second_daemon_in_one_folder_is_refused(tmp_path: Path) -> None:
+    with only_one(tmp_path), pytest.raises(StateError), only_one(tmp_path):
+        pass
+    with only_one(tmp_path):
+        pass

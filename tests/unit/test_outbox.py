@@ -1,0 +1,173 @@
+"""Reports on disk until they are taken: in order, bounded, idempotent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from msp_sdk.checkin import Outbox, OutboxOptions
+from msp_sdk.errors import NotEnrolledError
+from msp_sdk.models.compliance import CheckResult, ScanReport
+from msp_sdk.models.computer import Computer, EnumerationReport, EnumerationResults
+from msp_sdk.models.target import TargetsReport
+from msp_sdk.wire.http import CentralHttp, HttpOptions
+
+
+class Peer:
+    """A Central of a few lines on a real port: takes reports, answers what it is told to."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[int, dict[str, object]]] = []
+        self.taken: list[tuple[str, str, bytes]] = []
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                fields = {
+                    name.lower(): value
+                    for name, value in (line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
+                }
+                body = await reader.readexactly(int(fields.get("content-length", 0)))
+                status, document = self.answers.pop(0) if self.answers else (200, {"status": "ok"})
+                if status == 200:
+                    self.taken.append((head.split()[1], fields.get("content-type", ""), body))
+                text = json.dumps(document).encode()
+                writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def peer() -> AsyncIterator[Peer]:
+    this = Peer()
+    server = await asyncio.start_server(this.serve, "127.0.0.1", 0, limit=2**24)
+    this.url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+    try:
+        yield this
+    finally:
+        server.close()
+
+
+def http_to(this: Peer) -> CentralHttp:
+    return CentralHttp(this.url, options=HttpOptions(attempts=1))
+
+
+def scan(number: int) -> ScanReport:
+    return ScanReport(f"r{number}", (CheckResult("h", "firewall", "pass", datetime(2026, 1, 1, tzinfo=UTC)),))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.json"))
+
+
+def test_reports_survive_a_restart_and_arrive_in_order(tmp_path: Path) -> None:
+    """Lesson 15."""
+
+    async def run() -> list[str]:
+        Outbox(tmp_path).put(scan(1))
+        Outbox(tmp_path).put(scan(2))
+        again = Outbox(tmp_path)
+        again.put(scan(3))
+        async with peer() as this, http_to(this) as http:
+            assert await again.flush(http) == 3
+            return [json.loads(body)["report_id"] for _, _, body in this.taken]
+
+    assert asyncio.run(run()) == ["r1", "r2", "r3"]
+    assert names(tmp_path) == []
+
+
+def test_report_stays_while_central_cannot_take_it(tmp_path: Path) -> None:
+    """Lesson 15: nothing is drained before it is accepted."""
+
+    async def run() -> None:
+        outbox = Outbox(tmp_path)
+        outbox.put(scan(1))
+        async with peer() as this, http_to(this) as http:
+            this.answers = [(503, {"code": "unavailable", "retryable": True})]
+            assert await outbox.flush(http) == 0
+            assert len(outbox) == 1
+            this.answers = [(500, {"code": "internal"})]
+            assert await outbox.flush(http) == 0
+            assert await outbox.flush(http) == 1
+        async with http_to(this) as nobody:
+            outbox.put(scan(2))
+            assert await outbox.flush(nobody) == 0
+            assert len(outbox) == 1
+
+    asyncio.run(run())
+
+
+def test_refused_report_is_put_aside_and_does_not_hold_up_the_rest(tmp_path: Path) -> None:
+    async def run() -> None:
+        outbox = Outbox(tmp_path)
+        outbox.put(scan(1))
+        outbox.put(scan(2))
+        async with peer() as this, http_to(this) as http:
+            this.answers = [(422, {"code": "invalid", "detail": "no"})]
+            assert await outbox.flush(http) == 1
+
+    asyncio.run(run())
+    assert names(tmp_path / "refused") == ["000000000001-ScanReport.json"]
+    assert json.loads((tmp_path / "refused" / "000000000001-ScanReport.reason").read_text())["code"] == "invalid"
+
+
+def test_everything_stays_when_the_key_has_ended(tmp_path: Path) -> None:
+    async def run() -> None:
+        outbox = Outbox(tmp_path)
+        outbox.put(scan(1))
+        async with peer() as this, http_to(this) as http:
+            this.answers = [(401, {"code": "unauthenticated"})]
+            with pytest.raises(NotEnrolledError):
+                await outbox.flush(http)
+        assert len(outbox) == 1
+
+    asyncio.run(run())
+
+
+def test_full_outbox_gives_up_the_oldest_of_the_commonest_kind(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path, OutboxOptions(longest_count=3))
+    outbox.put(TargetsReport("t", 1, ()))
+    for number in range(5):
+        outbox.put(scan(number))
+    assert names(tmp_path) == [
+        "000000000001-TargetsReport.json",
+        "000000000005-ScanReport.json",
+        "000000000006-ScanReport.json",
+    ]
+
+
+def test_long_enumeration_goes_as_ndjson(tmp_path: Path) -> None:
+    servers = tuple(
+        Computer(f"{number:08d}-0000-0000-0000-000000000000", f"S{number}$", f"S{number}", "server", True, False, False)
+        for number in range(2000)
+    )
+    results = EnumerationResults("full", "corp.example", datetime(2026, 1, 1, tzinfo=UTC), "dc1", servers=servers)
+
+    async def run() -> tuple[str, str, bytes]:
+        outbox = Outbox(tmp_path)
+        outbox.put(EnumerationReport("e1", results=results))
+        async with peer() as this, http_to(this) as http:
+            assert await outbox.flush(http) == 1
+            return this.taken[0]
+
+    path, content_type, body = asyncio.run(run())
+    lines = body.splitlines()
+    assert (path, content_type, len(lines)) == ("/api/appliances/enumeration-results", "application/x-ndjson", 2002)
+    assert json.loads(lines[-1])["count"] == 2000
+
+
+def test_torn_write_is_cleared_away_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / ".000000000001-ScanReport.json.new").write_text("{")
+    assert len(Outbox(tmp_path)) == 0
+    assert list(tmp_path.iterdir()) == []
