@@ -55,6 +55,18 @@ class MspError(Exception):
         self.context: dict[str, object] = dict(context or {})
         super().__init__(f"{detail} {self.remedy}".rstrip())
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Children have required keywords, which Exception's own way of pickling forgets; a process pool would hang.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[MspError], args: tuple[object, ...], state: Mapping[str, object]) -> MspError:
+    """An error as it was, from its parts."""
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
 
 class ConfigError(MspError):
     """A setting or a file of settings is missing or wrong."""

@@ -6,6 +6,7 @@ good is put aside in ``refused/`` with the reason, so that one bad report does n
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -133,7 +134,7 @@ class Outbox:
 
     async def _send(self, http: CentralHttp, path: Path) -> None:
         kind = _KINDS[path.stem.split("-", 1)[1]]
-        content = path.read_bytes()
+        content = await asyncio.to_thread(path.read_bytes)
         route = ROUTES[kind]
         if kind is EnumerationReport and len(content) > JSON_LIMIT_BYTES:
             report = structure(loads(content), EnumerationReport)

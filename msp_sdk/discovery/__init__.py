@@ -1,1 +1,5 @@
-"""Find the domain without a credential."""
+"""DomainDiscoverer: which domains there are, without a credential."""
+
+from msp_sdk.discovery.discoverer import DiscoveryOptions, DomainDiscoverer
+
+__all__ = ["DiscoveryOptions", "DomainDiscoverer"]

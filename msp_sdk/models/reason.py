@@ -53,6 +53,9 @@ _TABLE = (
     Reason("certificate-changed", "The certificate is not the one that was pinned.", "Find out why it changed, then reset the pin."),
     Reason("wrong-host", "The machine at this address is another one.", "Correct the stale DNS record."),
     Reason("encryption-refused", "The host and we found no encrypted way to talk.", "Give WinRM an HTTPS listener."),
+    Reason("outcome-unknown", "The connection broke while something was being changed; whether it was done is not known.", "It is looked at again before anything is repeated."),
+    Reason("quota-exceeded", "The host has no remote shell left for this account.", "It is tried again by itself."),
+    Reason("language-restricted", "Application control on this host restricts PowerShell's language.", "Allow full language for administrators there."),
     # Logons.
     Reason("no-credential", "No credential is valid for this host.", "Store one at Central."),
     Reason("credential-unproven", "The credential has not yet been proven at a controller.", "It is tried again by itself once it is."),

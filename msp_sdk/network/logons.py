@@ -163,7 +163,7 @@ class LogonLedger:
 
     def state(self, credential: Credential) -> CredentialState:
         """What is known of this version. ``paused`` and ``unproven`` are told as ``unproven``."""
-        with closing(self._connect()) as connection:
+        with self._opened() as connection:
             row = connection.execute(
                 "SELECT state, code, at, unknown_ends FROM version WHERE key = ?", (credential.ledger_key,)
             ).fetchone()
@@ -265,8 +265,9 @@ class LogonLedger:
             connection.execute("DELETE FROM attempt WHERE id = ?", (attempt.id,))
             connection.execute(
                 "UPDATE version SET state = 'proven', code = NULL, unknown_ends = 0, at = ?"
-                " WHERE key = ? AND state <> 'refused'",
-                (self._clock(), key),
+                # A pause ends at a controller: a host's answer may be older than the password's change.
+                " WHERE key = ? AND state <> 'refused' AND (state <> 'paused' OR ? = 'controller')",
+                (self._clock(), key, attempt.place),
             )
             if attempt.place == "controller":
                 # The password is right, so the hosts that refused it did so for themselves.
@@ -326,14 +327,30 @@ class LogonLedger:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-        connection.execute("PRAGMA journal_mode = WAL")
-        # What is written here must outlive a power cut: a forgotten strike is a strike too many.
-        connection.execute("PRAGMA synchronous = FULL")
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            # What is written here must outlive a power cut: a forgotten strike is a strike too many.
+            connection.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(self._connect()) as connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise ConfigError(
+                f"the logon ledger {self._path} cannot be used: {error}.",
+                code="ledger-unusable",
+                remedy="Look at the disk; without its ledger nothing logs on.",
+            ) from error
+
+    @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with closing(self._connect()) as connection:
+        with self._opened() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection

@@ -1,4 +1,4 @@
-"""The accounts of an estate: one count of bad passwords for LDAP and WS-Man together, and lockout as Windows does it."""
+"""The accounts of an estate: bad passwords are counted over LDAP and WS-Man together, and lock as Windows does."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Accounts:
         return None
 
     def check(self, account: Account | None, password: str, where: str) -> int | None:
-        """Check a password that came in clear (LDAP simple bind) and count it. None when it is right, else a sub-code."""
+        """Check and count a password that came in clear (simple bind). None when it is right, else a sub-code."""
         if account is None:
             return NO_SUCH_USER
         return self.judge(account, right=password == account.password, where=where)

@@ -12,11 +12,13 @@ import binascii
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from types import GenericAlias
+from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
 import cattrs
 from cattrs.errors import ClassValidationError, IterableValidationError
+from cattrs.gen import make_dict_structure_fn
 
 from msp_sdk.errors import WireError
 from msp_sdk.secret import Secret
@@ -39,6 +41,8 @@ def decode_bytes(text: str) -> bytes:
     Raises:
         ValueError: It is not base64url.
     """
+    if "+" in text or "/" in text:
+        raise _FieldError("is not base64url")
     try:
         return base64.b64decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
@@ -91,8 +95,38 @@ def _structure_text(build: Any) -> Any:
     return structure_from_text
 
 
+def _object_hook(kind: Any, converter: cattrs.BaseConverter) -> Any:
+    build = make_dict_structure_fn(kind, converter)
+
+    def structure_object(value: Any, _: Any) -> Any:
+        # Text has no keys, so that it would pass for an object with nothing but defaults.
+        if not isinstance(value, Mapping):
+            raise _FieldError("is not an object")
+        return build(value, kind)
+
+    return structure_object
+
+
+def _is_homogenous_tuple(kind: Any) -> bool:
+    return get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
+
+
+def _list_hook(kind: Any, converter: cattrs.BaseConverter) -> Any:
+    build = converter.get_structure_hook(GenericAlias(list, get_args(kind)[:1]))
+
+    def structure_list(value: Any, _: Any) -> Any:
+        # Text would be read letter by letter.
+        if not isinstance(value, list | tuple):
+            raise _FieldError("is not a list")
+        return tuple(build(value, list))
+
+    return structure_list
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True, prefer_attrib_converters=False)
+    converter.register_structure_hook_factory(attrs.has, _object_hook)
+    converter.register_structure_hook_factory(_is_homogenous_tuple, _list_hook)
     converter.register_structure_hook(str, _strict(str, "text"))
     converter.register_structure_hook(int, _strict(int, "a whole number"))
     converter.register_structure_hook(bool, _strict(bool, "true or false"))

@@ -60,7 +60,7 @@ class Fleet:
             return
         if rollout.action == "install":
             try:
-                await tools.fetch_package(rollout.package)
+                await tools.packages.fetch(rollout.package)
             except MspError as error:
                 self._packages.failed()
                 self.problems["package"] = error.code
@@ -89,7 +89,7 @@ class Fleet:
         by_key = {target.key: target for target in due}
         by_name = {target.hostname: target for target in due}
         deployer = self._tools.deployer(rollout.package)
-        plan = await deployer.plan(due) if rollout.action == "install" else await deployer.plan_removal(due)
+        plan = await deployer.plan(due, action=rollout.action)
         batch: list[tuple[Target, Outcome]] = []
         flushed_at = time.monotonic()
         async for outcome in deployer.apply(plan):

@@ -48,6 +48,7 @@ class Survey:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self.discovery: DomainDiscovery | None = tools.state.load_discovery()
+        tools.domain = self.domain
         self.kept: KeptEnumeration | None = tools.state.load("enumeration", KeptEnumeration)
         self.merge: MergeResult | None = None
         # After a restart the domain that was found is believed at once, and looked for again.
@@ -82,6 +83,7 @@ class Survey:
             logger.warning("the domain %s does not answer now; the last good discovery stays", self.domain.name)
             return
         self.discovery = found
+        self._tools.domain = found.best
         if _essence(found) != _essence(self._reported_discovery):
             await self._tools.checkin.report(make_discovery_report(report_id(), found))
             self._reported_discovery = found

@@ -53,7 +53,7 @@ async def run_demo(options: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    folder = Path(options.folder or tempfile.mkdtemp(prefix="msp-demo-"))
+    folder = await asyncio.to_thread(_make_folder, options.folder)
     try:
         show = asyncio.create_task(_show(options, folder))
         stopped = asyncio.create_task(stop.wait())
@@ -70,20 +70,27 @@ async def run_demo(options: argparse.Namespace) -> int:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _make_folder(wanted: str | None) -> Path:
+    folder = Path(wanted or tempfile.mkdtemp(prefix="msp-demo-"))
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
 async def _show(options: argparse.Namespace, folder: Path) -> int:
     from msp_sdk.models.provision import render_code
     from msp_sdk.partner import PartnerClient
     from msp_sdk.secret import Secret
     from runners.cli.view import make_view
 
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with contextlib.AsyncExitStack() as stack:
         key, url = await _start_central(stack, folder, options.port)
         estate, facts = await _start_estate(stack, folder, options)
         partner = await stack.enter_async_context(PartnerClient(url, Secret(key)))
         site = await _prepare_site(partner, facts, options)
         login = await partner.login_code()
-        view = stack.enter_context(make_view(f"{url}/sites/{site.site_id}", render_code(login.code)))
+        view = make_view(f"{url}/sites/{site.site_id}", render_code(login.code))
+        stack.push(view.__exit__)
+        view.__enter__()
         await _start_appliance(stack, folder, partner, site, facts, url)
         async with asyncio.timeout(_LONGEST_S if options.exit_when_complete else None):
             try:
@@ -148,8 +155,8 @@ async def _start_central(stack: contextlib.AsyncExitStack, folder: Path, port: i
     arguments = ("central", "bootstrap", "--database", database, "--partner", "Demo MSP", "--email", "demo@msp.invalid")
     bootstrap = await Child.start("Central's bootstrap", "runners.cli", arguments, log=log)
     key = (await bootstrap.finish(b"")).decode().split()[-1]
-    arguments = ("central", "serve", "--database", database, "--port", str(port))
-    central = await Child.start("Central", "runners.cli", arguments, log=log)
+    serving = ("central", "serve", "--database", database, "--port", str(port))
+    central = await Child.start("Central", "runners.cli", serving, log=log)
     stack.push_async_callback(central.stop)
     url = (await central.ask()).decode().split()[-1]
     stack.callback(central.drain().cancel)
@@ -278,7 +285,7 @@ async def _give_credential(partner: PartnerClient, site: Site, facts: dict[str, 
             code="certificate-untrusted",
             remedy="Something else listens on the estate's addresses.",
         )
-    password = "not-the-password" if wrong else facts["password"]  # noqa: S105 (a fault to show)
+    password = "not-the-password" if wrong else facts["password"]
     await partner.create_domain_credential(
         site.site_id,
         NewDomainCredential(

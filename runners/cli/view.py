@@ -39,14 +39,16 @@ class PlainView:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         return None
 
     def say(self, text: str) -> None:
         """One line."""
         print(text, flush=True)
 
-    def show(self, status: DeploymentStatus, hosts: Sequence[HostLine]) -> None:
+    def show(self, status: DeploymentStatus, _hosts: Sequence[HostLine]) -> None:
         """Print what changed."""
         details = status.details
         state = (
@@ -85,9 +87,9 @@ class LiveView:
         """One line above the view."""
         self._live.console.print(text, markup=False, highlight=False)
 
-    def show(self, status: DeploymentStatus, hosts: Sequence[HostLine]) -> None:
+    def show(self, status: DeploymentStatus, _hosts: Sequence[HostLine]) -> None:
         """Redraw."""
-        self._live.update(self._draw(status, hosts))
+        self._live.update(self._draw(status, _hosts))
 
     def _draw(self, status: DeploymentStatus, hosts: Sequence[HostLine]) -> Any:
         from rich.console import Group

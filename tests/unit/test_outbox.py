@@ -52,7 +52,7 @@ class Peer:
 async def peer() -> AsyncIterator[Peer]:
     this = Peer()
     server = await asyncio.start_server(this.serve, "127.0.0.1", 0, limit=2**24)
-    this.url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+    this.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield this
     finally:

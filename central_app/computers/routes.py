@@ -1,0 +1,114 @@
+"""Enumerations and targets over HTTP. The enumeration's body is read here, since it may be long."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from sanic import Blueprint, Request
+from sanic.response import HTTPResponse
+
+from central_app.auth import Caller, add_route
+from central_app.bodies import MOST_BYTES, check_plain, json_reply, list_reply, read_model
+from central_app.computers.service import list_computers, parse_report, take_enumeration, take_results
+from central_app.computers.targets import list_targets, take_targets
+from central_app.computers.upload import LONGEST_BYTES, inflate, limit, spool_report
+from central_app.database.connection import Transaction
+from central_app.problems import ProblemError
+from central_app.reports import answer_heard, body_chunks, reporter_of
+from central_app.rollouts.service import ensure_auto_rollout
+from central_app.state import central_of
+from msp_sdk.models.checkin import ReportReply
+from msp_sdk.models.computer import EnumerationReport
+from msp_sdk.models.target import TargetsReport
+from msp_sdk.wire.converter import loads, unstructure
+from msp_sdk.wire.ndjson import MEDIA_TYPE
+from msp_sdk.wire.routes import REPORT_ENUMERATION, REPORT_TARGETS, SITE_COMPUTERS, SITE_TARGETS
+
+JSON_TYPE = "application/json"
+
+
+def _body(request: Request, longest_bytes: int) -> AsyncIterator[bytes]:
+    """The decompressed body, at most so long; the compressed one is no longer either."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    chunks = limit(body_chunks(request), longest_bytes)
+    if encoding == "gzip":
+        return inflate(chunks, longest_bytes)
+    if encoding not in ("", "identity"):
+        raise ProblemError("unsupported-media-type", "The only content encoding understood is gzip.")
+    return chunks
+
+
+async def _whole(chunks: AsyncIterator[bytes]) -> bytes:
+    pieces = [chunk async for chunk in chunks]
+    return b"".join(pieces)
+
+
+async def _enumeration(request: Request, caller: Caller) -> HTTPResponse:
+    async with answer_heard(request):
+        return json_reply(await _take(request, caller))
+
+
+async def _take(request: Request, caller: Caller) -> ReportReply:
+    central = central_of(request)
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    now = central.now()
+    if media_type == MEDIA_TYPE:
+        spooled = await spool_report(_body(request, LONGEST_BYTES))
+        try:
+            header = spooled.header
+            check_plain(unstructure(header))
+            return await take_results(
+                central.db, reporter_of(caller), header.report_id, header.results, spooled.batches(), now
+            )
+        finally:
+            spooled.close()
+    if media_type in (JSON_TYPE, ""):
+        return await _take_document(request, caller, await _whole(_body(request, MOST_BYTES)))
+    raise ProblemError("unsupported-media-type", f"A report is {JSON_TYPE} or {MEDIA_TYPE}.")
+
+
+async def _take_document(request: Request, caller: Caller, body: bytes) -> ReportReply:
+    central = central_of(request)
+    data = loads(body)
+    check_plain(data)
+    report: EnumerationReport = parse_report(data)
+    return await take_enumeration(central.db, reporter_of(caller), report, central.now())
+
+
+async def _targets(request: Request, caller: Caller) -> HTTPResponse:
+    central = central_of(request)
+    report = read_model(request, TargetsReport)
+    reporter = reporter_of(caller)
+    now = central.now()
+
+    async def then(tx: Transaction) -> None:
+        await ensure_auto_rollout(tx, reporter.site_id, now)
+
+    return json_reply(await take_targets(central.db, reporter, report, now, then))
+
+
+async def _list_computers(request: Request, caller: Caller, site_id: str) -> HTTPResponse:
+    del caller
+    items, following = await list_computers(
+        central_of(request).db,
+        site_id,
+        role=request.args.get("role"),
+        text=request.args.get("q"),
+        cursor=request.args.get("cursor"),
+    )
+    return list_reply(items, following)
+
+
+async def _list_targets(request: Request, caller: Caller, site_id: str) -> HTTPResponse:
+    del caller
+    return list_reply(await list_targets(central_of(request).db, site_id))
+
+
+def blueprint() -> Blueprint:
+    """The routes."""
+    made = Blueprint("computers")
+    add_route(made, REPORT_ENUMERATION, _enumeration, stream=True)
+    add_route(made, REPORT_TARGETS, _targets)
+    add_route(made, SITE_COMPUTERS, _list_computers)
+    add_route(made, SITE_TARGETS, _list_targets)
+    return made

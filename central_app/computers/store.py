@@ -1,0 +1,152 @@
+"""Computers and enumerations in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, or_, select, update
+
+from central_app.database.connection import Reader, Row, Transaction
+from central_app.database.tables import computers, enumerations
+from central_app.reports import LONGEST_GUID, Reporter, check_text, upsert
+from msp_sdk.models.computer import Computer
+from msp_sdk.wire.converter import structure
+
+# How many rows go to the database at once.
+BATCH_COUNT = 500
+
+
+def computer_row(
+    data: Mapping[str, Any], reporter: Reporter, report_id: str, domain_name: str, now: datetime, *, path: str
+) -> dict[str, Any]:
+    """A computer of a report as a row.
+
+    Args:
+        data: The computer as JSON says it; it has been checked against the model.
+        reporter: Who reports it.
+        report_id: Of the report.
+        domain_name: The report's domain, folded; a computer that names its own keeps that in ``data`` only.
+        now: The instant of arrival.
+        path: Where in the report it stands, for an error.
+
+    Raises:
+        WireError: A name cannot be one. Not retryable.
+    """
+    return {
+        "site_id": reporter.site_id,
+        "object_guid": check_text(data["object_guid"], f"{path}.object_guid", LONGEST_GUID).casefold(),
+        "domain_name": domain_name,
+        "hostname": check_text(data["hostname"], f"{path}.hostname"),
+        "fqdn": None if data.get("fqdn") is None else check_text(data["fqdn"], f"{path}.fqdn"),
+        "role": data["role"],
+        "data": dict(data),
+        "appliance_id": reporter.appliance_id,
+        "report_id": report_id,
+        "first_seen_at": now,
+        "reported_at": now,
+        "vanished_at": None,
+    }
+
+
+async def put_computers(tx: Transaction, rows: list[dict[str, Any]]) -> None:
+    """Write computers; one that is there already keeps the instant at which it was first seen."""
+    statement = upsert(computers, ("site_id", "object_guid"), kept=("first_seen_at",))
+    for start in range(0, len(rows), BATCH_COUNT):
+        await tx.execute_many(statement, rows[start : start + BATCH_COUNT])
+
+
+def _in_ou(ou_path: str, ous: Iterable[str]) -> bool:
+    folded = ou_path.casefold()
+    return any(folded == ou.casefold() or folded.endswith("," + ou.casefold()) for ou in ous)
+
+
+async def mark_vanished(
+    tx: Transaction, site_id: str, domain_name: str, report_id: str, ous: tuple[str, ...], now: datetime
+) -> int:
+    """Mark what a complete full report did not hold, in its domain and its organisational units alone.
+
+    Returns:
+        How many are newly marked.
+    """
+    missing = (
+        (computers.c.site_id == site_id)
+        & (computers.c.domain_name == domain_name)
+        & (computers.c.report_id != report_id)
+        & computers.c.vanished_at.is_(None)
+    )
+    if not ous:
+        return await tx.execute(update(computers).where(missing).values(vanished_at=now))
+    rows = await tx.fetch_all(select(computers.c.object_guid, computers.c.data).where(missing))
+    gone = [row["object_guid"] for row in rows if _in_ou(str(row["data"].get("ou_path", "")), ous)]
+    await mark_removed(tx, site_id, gone, now)
+    return len(gone)
+
+
+async def mark_removed(tx: Transaction, site_id: str, object_guids: Iterable[str], now: datetime) -> None:
+    """Mark computers that the directory says are gone."""
+    for object_guid in object_guids:
+        await tx.execute(
+            update(computers)
+            .where(computers.c.site_id == site_id, computers.c.object_guid == object_guid.casefold())
+            .where(computers.c.vanished_at.is_(None))
+            .values(vanished_at=now)
+        )
+
+
+async def put_enumeration(tx: Transaction, reporter: Reporter, domain_name: str, values: Mapping[str, Any]) -> None:
+    """Write some columns of what is known of an enumeration; the others stay."""
+    key = {"site_id": reporter.site_id, "appliance_id": reporter.appliance_id, "domain_name": domain_name}
+    kept = {column.name for column in enumerations.columns} - {*key, *values}
+    await tx.execute(upsert(enumerations, tuple(key), kept).values(**key, **values))
+
+
+def _pattern(text: str) -> str:
+    escaped = text.casefold().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"
+
+
+async def list_rows(
+    reader: Reader, site_id: str, *, role: str | None, text: str | None, after: tuple[str, str] | None, limit: int
+) -> list[Row]:
+    """Present computers by host name, at most ``limit`` after a place.
+
+    Args:
+        reader: From where.
+        site_id: Of which site.
+        role: Of this role only, or None.
+        text: Whose host name or full name holds this, in any case, or None.
+        after: The host name (folded) and objectGUID of the last one that was read, or None.
+        limit: How many.
+    """
+    name = func.lower(computers.c.hostname)
+    wanted: list[ColumnElement[bool]] = [computers.c.site_id == site_id, computers.c.vanished_at.is_(None)]
+    if role is not None:
+        wanted.append(computers.c.role == role)
+    if text:
+        pattern = _pattern(text)
+        wanted.append(or_(name.like(pattern, escape="\\"), func.lower(computers.c.fqdn).like(pattern, escape="\\")))
+    if after is not None:
+        wanted.append(or_(name > after[0], (name == after[0]) & (computers.c.object_guid > after[1])))
+    return await reader.fetch_all(select(computers).where(*wanted).order_by(name, computers.c.object_guid).limit(limit))
+
+
+async def role_counts(reader: Reader, site_id: str) -> dict[str, int]:
+    """How many present computers there are of each role."""
+    rows = await reader.fetch_all(
+        select(computers.c.role, func.count().label("number"))
+        .where(computers.c.site_id == site_id, computers.c.vanished_at.is_(None))
+        .group_by(computers.c.role)
+    )
+    return {row["role"]: int(row["number"]) for row in rows}
+
+
+async def all_computers(reader: Reader, site_id: str) -> list[Computer]:
+    """Every present computer of a site, by host name."""
+    rows = await reader.fetch_all(
+        select(computers.c.data)
+        .where(computers.c.site_id == site_id, computers.c.vanished_at.is_(None))
+        .order_by(func.lower(computers.c.hostname))
+    )
+    return [structure(row["data"], Computer) for row in rows]

@@ -1,0 +1,198 @@
+"""Entries of a directory and how their values are read: text, numbers, instants, GUIDs, SIDs, distinguished names.
+
+Pure. Values come from strangers: what cannot be read is None, never an exception.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from attrs import frozen
+
+_FILETIME_EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
+# "Never" on Windows.
+_FILETIME_NEVER = 0x7FFF_FFFF_FFFF_FFFF
+_GUID_BYTES = 16
+_SID_HEADER_BYTES = 8
+_SID_PART_BYTES = 4
+_HEX = frozenset("0123456789abcdefABCDEF")
+
+
+@frozen
+class Entry:
+    """One entry as a directory sent it.
+
+    Attributes:
+        dn: Its distinguished name, as sent.
+        attributes: Lower-case name to values, in the directory's order; an absent attribute has no key.
+    """
+
+    dn: str
+    attributes: Mapping[str, tuple[bytes, ...]]
+
+    def values(self, name: str) -> tuple[bytes, ...]:
+        """All values of an attribute, any case; empty when it is absent."""
+        return self.attributes.get(name.lower(), ())
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """All values as text; bytes that are not UTF-8 are replaced."""
+        return tuple(value.decode("utf-8", errors="replace") for value in self.values(name))
+
+    def text(self, name: str) -> str | None:
+        """The first value as text without surrounding space, or None when it is absent or empty."""
+        for value in self.texts(name):
+            return value.strip("\0 \t\r\n") or None
+        return None
+
+    def number(self, name: str) -> int | None:
+        """The first value as a whole number, or None."""
+        text = self.text(name)
+        try:
+            return None if text is None else int(text)
+        except ValueError:
+            return None
+
+    def filetime(self, name: str) -> datetime | None:
+        """The first value as a Windows FILETIME, or None when it is absent, zero or "never"."""
+        return parse_filetime(self.number(name))
+
+    def generalized_time(self, name: str) -> datetime | None:
+        """The first value as a generalised time, or None."""
+        return parse_generalized_time(self.text(name))
+
+
+def parse_filetime(value: int | None) -> datetime | None:
+    """An instant from 100-nanosecond steps since 1601, aware UTC; None for none, zero, "never" and nonsense."""
+    if value is None or value <= 0 or value >= _FILETIME_NEVER:
+        return None
+    try:
+        return _FILETIME_EPOCH + timedelta(microseconds=value // 10)
+    except OverflowError:
+        return None
+
+
+def render_filetime(value: datetime) -> int:
+    """The FILETIME of an aware instant."""
+    return (value - _FILETIME_EPOCH) // timedelta(microseconds=1) * 10
+
+
+def parse_generalized_time(text: str | None) -> datetime | None:
+    """``20260131120000.0Z`` as an aware instant, or None."""
+    if text is None:
+        return None
+    try:
+        return datetime.strptime(text.split(".")[0].rstrip("Z"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def parse_guid(value: bytes | None) -> str | None:
+    """``objectGUID`` in its canonical form, lower case; None when it is not 16 bytes."""
+    if value is None or len(value) != _GUID_BYTES:
+        return None
+    return str(uuid.UUID(bytes_le=value))
+
+
+def parse_sid(value: bytes | None) -> str | None:
+    """``objectSid`` as ``S-1-5-21-…``; None when it is no SID."""
+    if value is None or len(value) < _SID_HEADER_BYTES:
+        return None
+    count = value[1]
+    if value[0] != 1 or len(value) != _SID_HEADER_BYTES + _SID_PART_BYTES * count:
+        return None
+    authority = int.from_bytes(value[2:8], "big")
+    parts = (
+        int.from_bytes(value[start : start + _SID_PART_BYTES], "little")
+        for start in range(_SID_HEADER_BYTES, len(value), _SID_PART_BYTES)
+    )
+    return "-".join(("S-1", str(authority), *map(str, parts)))
+
+
+def render_sid(sid: str) -> bytes:
+    """The bytes of a SID in its text form."""
+    _, _, authority, *parts = sid.split("-")
+    return (
+        bytes((1, len(parts)))
+        + int(authority).to_bytes(6, "big")
+        + b"".join(int(part).to_bytes(_SID_PART_BYTES, "little") for part in parts)
+    )
+
+
+def split_dn(dn: str) -> tuple[tuple[str, str], ...]:
+    r"""A distinguished name as (type in upper case, value), leaf first, its escapes undone (RFC 4514).
+
+    Example:
+        >>> split_dn(r"CN=A\,B,DC=x")
+        (('CN', 'A,B'), ('DC', 'x'))
+    """
+    parts: list[tuple[str, str]] = []
+    for rdn in _split_unescaped(dn, ","):
+        kind, _, value = rdn.partition("=")
+        if kind.strip():
+            parts.append((kind.strip().upper(), _unescape(value)))
+    return tuple(parts)
+
+
+def dn_to_domain(dn: str | None) -> str | None:
+    """``DC=corp,DC=example`` as ``corp.example``, lower case; None when it has another shape."""
+    parts = split_dn(dn or "")
+    if not parts or any(kind != "DC" for kind, _ in parts):
+        return None
+    return ".".join(value for _, value in parts).lower()
+
+
+def domain_to_dn(domain: str) -> str:
+    """``corp.example`` as ``DC=corp,DC=example``."""
+    return ",".join(f"DC={label}" for label in domain.strip(".").split("."))
+
+
+def ou_path(dn: str) -> str:
+    r"""Where an entry lies: containers from the root down, joined by ``/`` (one inside a name is ``\/``).
+
+    Example:
+        >>> ou_path("CN=SRV1,OU=Servers,OU=Clinic,DC=corp,DC=example")
+        'Clinic/Servers'
+    """
+    containers = [value for kind, value in split_dn(dn)[1:] if kind != "DC"]
+    return "/".join(value.replace("/", "\\/") for value in reversed(containers))
+
+
+def _split_unescaped(text: str, separator: str) -> list[str]:
+    pieces, start, position = [], 0, 0
+    while position < len(text):
+        if text[position] == "\\":
+            position += 2
+            continue
+        if text[position] == separator:
+            pieces.append(text[start:position])
+            start = position + 1
+        position += 1
+    return [*pieces, text[start:]]
+
+
+def _unescape(value: str) -> str:
+    r"""Undo ``\,`` and ``\C3``; hex escapes are bytes of UTF-8."""
+    value = value.lstrip(" ")
+    out = bytearray()
+    # Spaces at the end do not count, unless they are escaped.
+    kept = 0
+    position = 0
+    while position < len(value):
+        character = value[position]
+        if character == "\\" and position + 1 < len(value):
+            pair = value[position + 1 : position + 3]
+            if len(pair) == 2 and set(pair) <= _HEX:  # noqa: PLR2004 (two hex digits are a byte)
+                out += bytes.fromhex(pair)
+                position += 3
+                kept = len(out)
+                continue
+            position += 1
+            out += value[position].encode("utf-8", errors="replace")
+            kept = len(out)
+        else:
+            out += character.encode("utf-8", errors="replace")
+            kept = kept if character == " " else len(out)
+        position += 1
+    return out[:kept].decode("utf-8", errors="replace")

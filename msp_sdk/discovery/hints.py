@@ -1,0 +1,102 @@
+"""Names that may be domains, from what the appliance was told: settings, resolv.conf, DHCP leases, its own name.
+
+A hint is never believed by itself: a provider's router hands out suffixes too.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+from msp_sdk.discovery.dhcp import Lease, read_leases
+from msp_sdk.models.domain import Hint
+from msp_sdk.network.resolver import read_resolv_conf
+
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_NAME_MAX = 253
+# A domain lies at most so far above a search suffix; beyond it we would ask the whole internet.
+_PARENT_LABELS_MIN = 2
+_NEVER = frozenset({"localhost", "localdomain", "in-addr.arpa", "ip6.arpa", "invalid", "example"})
+
+
+@frozen
+class Hints:
+    """What was found, in the order in which it is tried.
+
+    Attributes:
+        names: Domains to ask for; distinct.
+        servers: DNS servers that leases name, which may know a domain when the appliance's own resolver does not.
+    """
+
+    names: tuple[Hint, ...] = ()
+    servers: tuple[Hint, ...] = ()
+
+
+def canonical_name(text: str) -> str | None:
+    """A DNS name in lower case without the final dot; None when it is no name, or one that is never a domain."""
+    name = text.strip().strip(".").lower()
+    labels = name.split(".")
+    if not name or len(name) > _NAME_MAX or name in _NEVER or labels[-1].isdigit():
+        return None
+    return name if all(_LABEL.fullmatch(label) for label in labels) else None
+
+
+def collect_hints(
+    *,
+    settings: Sequence[str] = (),
+    search: Sequence[str] = (),
+    leases: Sequence[Lease] = (),
+    fqdn: str = "",
+) -> Hints:
+    """Order all hints: what a person set, then what the network said, then the own name, then their parents.
+
+    Args:
+        settings: Search domains that a person set; with them nothing else is asked.
+        search: Of resolv.conf.
+        leases: Of the DHCP clients.
+        fqdn: The appliance's own name; its first label is dropped.
+    """
+    if settings:
+        return Hints(names=_distinct(Hint(name, "settings") for name in settings))
+    found = [Hint(name, "resolv.conf") for name in search]
+    for lease in leases:
+        found += [Hint(name, f"dhcp {lease.source}") for name in lease.domains]
+    found.append(Hint(fqdn.partition(".")[2], "own name"))
+    parents = [Hint(parent, f"above {hint.value}") for hint in found for parent in _parents(hint.value)]
+    servers = [Hint(server, f"dhcp {lease.source}") for lease in leases for server in lease.dns_servers]
+    return Hints(_distinct([*found, *parents]), tuple({hint.value: hint for hint in reversed(servers)}.values())[::-1])
+
+
+def read_hints(settings: Sequence[str], *, root: Path = Path("/"), hostname: str | None = None) -> Hints:
+    """Collect the hints of this machine.
+
+    Args:
+        settings: Search domains that a person set.
+        root: Where the file system begins; another folder in tests.
+        hostname: The machine's name; None asks the system.
+    """
+    if settings:
+        return collect_hints(settings=settings)
+    return collect_hints(
+        search=read_resolv_conf(root / "etc/resolv.conf").search,
+        leases=read_leases(root),
+        fqdn=socket.gethostname() if hostname is None else hostname,
+    )
+
+
+def _parents(name: str) -> list[str]:
+    labels = name.strip(".").split(".")
+    return [".".join(labels[start:]) for start in range(1, len(labels) - _PARENT_LABELS_MIN + 1)]
+
+
+def _distinct(hints: Iterable[Hint]) -> tuple[Hint, ...]:
+    seen: dict[str, Hint] = {}
+    for hint in hints:
+        name = canonical_name(hint.value)
+        if name is not None:
+            seen.setdefault(name, Hint(name, hint.source))
+    return tuple(seen.values())

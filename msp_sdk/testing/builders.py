@@ -1,0 +1,140 @@
+"""Made-up agents, and small groups of virtual machines to deploy them to.
+
+An agent's file is what the virtual machines take for a Windows executable. It begins as one does and ends with a line
+of JSON, in which a machine reads its version and how it behaves. The same arguments give the same bytes.
+
+Example:
+    >>> package, content = build_agent_package("1.2.0")
+    >>> package.size_bytes == len(content), read_agent(content).version
+    (True, '1.2.0')
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+from attrs import frozen
+
+from msp_sdk.models.credential import Credential
+from msp_sdk.models.package import AgentPackage, PackageManifest
+from msp_sdk.models.target import Target
+from msp_sdk.secret import Secret
+from msp_sdk.testing.accounts import Account, Accounts
+from msp_sdk.testing.windows_host import Machine
+from msp_sdk.testing.wsman import WsmanHost
+
+AGENT_SIZE_BYTES = 200_000
+_MARK = b"\nMSP-DEMO-AGENT "
+SERVICE_NAME = "MspDemoAgent"
+
+
+@frozen
+class AgentTraits:
+    """What a machine reads in a made-up agent.
+
+    Attributes:
+        version: As the file's version information has it.
+        start_failure: Why its service stops at once; None when it runs.
+        flagged: True when the antivirus takes the file away.
+    """
+
+    version: str
+    start_failure: str | None = None
+    flagged: bool = False
+
+
+def build_agent_package(
+    version: str,
+    *,
+    name: str = "demo-agent",
+    config: Mapping[str, object] | None = None,
+    start_failure: str | None = None,
+    flagged: bool = False,
+    size_bytes: int = AGENT_SIZE_BYTES,
+) -> tuple[AgentPackage, bytes]:
+    """Make an agent package and its file.
+
+    Args:
+        version: Dotted numbers.
+        name: Of the package.
+        config: What is written beside the agent; the default names a site.
+        start_failure: Makes an agent whose service does not start.
+        flagged: Makes an agent that the antivirus takes away.
+        size_bytes: Of the file.
+    """
+    traits = {"version": version, "start_failure": start_failure, "flagged": flagged}
+    trailer = _MARK + json.dumps(traits, sort_keys=True).encode()
+    body = _body(f"{name} {version}", size_bytes - len(trailer))
+    content = body + trailer
+    manifest = PackageManifest(
+        service_name=SERVICE_NAME,
+        display_name="MSP Demo Agent",
+        install_folder=r"%ProgramFiles%\MSP Demo Agent",
+        file_name="agent.exe",
+        config_name="config.json",
+        config={"site": "Zürich", "interval_seconds": 60} if config is None else config,
+    )
+    package = AgentPackage(
+        name=name,
+        version=version,
+        sha256=hashlib.sha256(content).hexdigest(),
+        size_bytes=len(content),
+        manifest=manifest,
+    )
+    return package, content
+
+
+def read_agent(content: bytes) -> AgentTraits | None:
+    """What a machine reads in a file; None when it is no made-up agent."""
+    begin = content.rfind(_MARK)
+    if not content.startswith(b"MZ") or begin < 0:
+        return None
+    try:
+        return AgentTraits(**json.loads(content[begin + len(_MARK) :]))
+    except (ValueError, TypeError):
+        return None
+
+
+def _body(seed: str, size_bytes: int) -> bytes:
+    """Bytes that do not compress, the same for the same seed, and begin as an executable does."""
+    stream = hashlib.shake_256(seed.encode()).digest(max(0, size_bytes - 2))
+    return b"MZ" + stream
+
+
+@frozen
+class HostGroup:
+    """Virtual machines outside any domain, which one local administrator may log on to.
+
+    Attributes:
+        hosts: Not started; give them to a ``HostsThread``.
+        credential: The local administrator, for every host.
+        targets: One a host, in the same order.
+    """
+
+    hosts: tuple[WsmanHost, ...]
+    credential: Credential
+    targets: tuple[Target, ...]
+
+    def machine(self, name: str) -> Machine:
+        """The machine with this name."""
+        return next(host.machine for host in self.hosts if host.machine.name == name)
+
+
+def build_hosts(names: Sequence[str], *, network: str) -> HostGroup:
+    """Make virtual machines with WinRM on 5985.
+
+    Args:
+        names: NetBIOS names.
+        network: The first three numbers of loopback addresses, such as ``127.88.1``.
+    """
+    password = "Local-Zürich-7"
+    accounts = Accounts([Account("admin", password, name, administers=frozenset({name.casefold()})) for name in names])
+    credential = Credential("local", 1, "local_admin", r".\admin", lambda: Secret(password))
+    hosts, targets = [], []
+    for number, name in enumerate(names, start=1):
+        address = f"{network}.{number}"
+        hosts.append(WsmanHost(Machine(name=name), accounts, address=address, https_port=None))
+        targets.append(Target(name, "server", ip_addresses=(address,), credential_id="local"))
+    return HostGroup(tuple(hosts), credential, tuple(targets))

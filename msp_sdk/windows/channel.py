@@ -1,0 +1,285 @@
+"""One connection to one door of a host: TCP, TLS and HTTP. It never reconnects and never follows anything.
+
+A logon belongs to its TCP connection, so a connection that ends is the end of a logon, and whoever wants another one
+asks the logon ledger. The certificate is checked before anything is said: it must lead to a trusted CA, or be listed
+itself, and hold one of the host's names.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+from attrs import field, frozen
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from msp_sdk.errors import ConfigError, EncryptionRefusedError, MspError, UnreachableError, WindowsError, WrongHostError
+from msp_sdk.models.reason import reason
+from msp_sdk.windows.doors import Door, names_match
+
+PATH = "/wsman"
+MAX_BODY_BYTES = 16 * 2**20
+# http.sys closes a quiet connection after two minutes.
+IDLE_LIMIT_S = 100.0
+
+
+@frozen
+class Trust:
+    """Which certificates are believed: CAs as PEM, and digests of listed certificates (lower-case hex)."""
+
+    cas: tuple[str, ...] = ()
+    listed_sha256: frozenset[str] = frozenset()
+
+
+@frozen
+class Place:
+    """Where to connect, and what the host there is called."""
+
+    address: str
+    door: Door
+    hostname: str
+    certificate_names: tuple[str, ...]
+    trust: Trust = Trust()
+
+
+@frozen
+class Reply:
+    """An HTTP answer."""
+
+    status: int
+    content_type: str
+    challenges: tuple[str, ...]
+    body: bytes = field(repr=False)
+
+    def token(self, scheme: str) -> bytes | None:
+        """The token that the host sent with an authentication scheme; None when there is none."""
+        for challenge in self.challenges:
+            name, _, value = challenge.partition(" ")
+            if name.casefold() == scheme.casefold() and value.strip():
+                with suppress(ValueError):
+                    return base64.b64decode(value.strip(), validate=True)
+        return None
+
+    def offers(self, scheme: str) -> bool:
+        """True when the host offers an authentication scheme."""
+        return any(challenge.partition(" ")[0].casefold() == scheme.casefold() for challenge in self.challenges)
+
+
+class Channel:
+    """A connection. Use :meth:`connect`."""
+
+    def __init__(self, place: Place, sock: socket.socket, certificate: bytes | None) -> None:
+        self.place = place
+        self.certificate = certificate
+        self._socket = sock
+        self._http = http.client.HTTPConnection(place.hostname, place.door.port)
+        self._http.auto_open = 0  # A closed connection stays closed.
+        self._http.sock = sock
+        self._used_at = time.monotonic()
+        self._closed = False
+
+    @classmethod
+    def connect(cls, place: Place, timeout_s: float) -> Channel:
+        """Connect, and check the certificate where the door speaks TLS. Nothing of a credential is involved.
+
+        Raises:
+            UnreachableError: ``winrm-closed`` when refused, ``no-answer`` when silent. Retryable.
+            WindowsError: ``certificate-untrusted``.
+            WrongHostError: The certificate is another host's.
+            EncryptionRefusedError: What answered speaks no TLS that we accept.
+            ConfigError: A trusted CA is no PEM certificate.
+        """
+        sock = _connect(place, timeout_s)
+        try:
+            if not place.door.tls:
+                return cls(place, sock, None)
+            try:
+                tls = _handshake(place, sock, _context(place.trust.cas))
+            except ssl.SSLCertVerificationError:
+                # Look at what it shows, to say what is wrong or to find it listed. Nothing has been said yet.
+                sock.close()
+                sock = _connect(place, timeout_s)
+                tls = _handshake(place, sock, _context(None))
+                sock = tls
+                _check_listed(place, _certificate(tls))
+            sock = tls
+            certificate = _certificate(tls)
+            _check_names(place, certificate)
+            return cls(place, tls, certificate)
+        except MspError:
+            sock.close()
+            raise
+        except TimeoutError as error:
+            sock.close()
+            raise UnreachableError(f"{place.hostname} did not finish the TLS handshake.") from error
+        except ssl.SSLError as error:
+            sock.close()
+            raise EncryptionRefusedError(
+                f"{place.hostname} speaks no TLS that we accept on port {place.door.port}: {error.reason}."
+            ) from error
+        except OSError as error:
+            sock.close()
+            raise UnreachableError(f"{place.hostname} broke off the TLS handshake.", code="connection-lost") from error
+
+    @property
+    def usable(self) -> bool:
+        """False once the connection is closed, was quiet for too long, or the host has closed its side."""
+        if self._closed or time.monotonic() - self._used_at > IDLE_LIMIT_S:
+            return False
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return False
+        try:
+            self._socket.setblocking(False)
+            # Between requests nothing is due: what can be read is the end, or nonsense.
+            if isinstance(self._socket, ssl.SSLSocket):
+                self._socket.read(1)
+            else:
+                self._socket.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            return False
+        return False
+
+    def post(self, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Reply:
+        """Send one request and wait for its answer.
+
+        Raises:
+            UnreachableError: ``connection-lost``, or ``no-answer`` in time: whether the host has read the request is
+                not known. Retryable.
+        """
+        if self._closed:
+            raise UnreachableError(f"the connection to {self.place.hostname} is closed.", code="connection-lost")
+        try:
+            self._socket.settimeout(max(timeout_s, 0.1))
+            self._http.request(
+                "POST",
+                PATH,
+                body=body,
+                headers={"Connection": "Keep-Alive", "User-Agent": "msp-sdk", **headers},
+            )
+            answer = self._http.getresponse()
+            content = answer.read(MAX_BODY_BYTES + 1)
+            will_close = answer.will_close
+            reply = Reply(
+                answer.status,
+                answer.headers.get("Content-Type", ""),
+                tuple(
+                    part.strip()
+                    for value in answer.headers.get_all("WWW-Authenticate", [])
+                    for part in value.split(",")
+                ),
+                content,
+            )
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.close()
+            code = "no-answer" if isinstance(error, TimeoutError) else "connection-lost"
+            raise UnreachableError(f"the connection to {self.place.hostname} broke.", code=code) from error
+        self._used_at = time.monotonic()
+        if will_close or len(content) > MAX_BODY_BYTES:
+            self.close()
+        if len(content) > MAX_BODY_BYTES:
+            raise WindowsError(f"the answer of {self.place.hostname} was too long.")
+        return reply
+
+    def abort(self) -> None:
+        """End the connection from another thread; a call that waits on it ends at once."""
+        with suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._closed = True
+        with suppress(OSError):
+            self._http.close()
+            self._socket.close()
+
+
+def _connect(place: Place, timeout_s: float) -> socket.socket:
+    try:
+        sock = socket.create_connection((place.address, place.door.port), timeout=max(timeout_s, 0.1))
+        # Head and body go out one after the other; without this each body waits 40 ms for the head's receipt.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except ConnectionRefusedError as error:
+        raise UnreachableError(
+            f"{place.hostname} refused a connection to port {place.door.port}.",
+            code="winrm-closed",
+            remedy=reason("winrm-closed").remedy,
+        ) from error
+    except (OSError, UnicodeError) as error:
+        raise UnreachableError(
+            f"{place.hostname} did not answer on port {place.door.port}.", remedy=reason("no-answer").remedy
+        ) from error
+    return sock
+
+
+def _context(cas: tuple[str, ...] | None) -> ssl.SSLContext:
+    """A TLS context for these CAs alone; for None one that believes nobody and checks nothing, only to look."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # The names are compared by us: a host may be known by several, and a wrong one is an error of its own.
+    context.check_hostname = False
+    if cas is None:
+        context.verify_mode = ssl.CERT_NONE
+    elif cas:
+        try:
+            context.load_verify_locations(cadata="\n".join(cas))
+        except (ssl.SSLError, ValueError) as error:
+            raise ConfigError("a trusted CA of the site is no PEM certificate.", code="bad-trusted-ca") from error
+    return context
+
+
+def _handshake(place: Place, sock: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
+    name = place.certificate_names[0]
+    return context.wrap_socket(sock, server_hostname=name or None)
+
+
+def _certificate(sock: ssl.SSLSocket) -> bytes:
+    der = sock.getpeercert(binary_form=True)
+    if der is None:
+        raise EncryptionRefusedError("the host showed no certificate.")
+    return der
+
+
+def _check_listed(place: Place, certificate: bytes) -> None:
+    digest = hashlib.sha256(certificate).hexdigest()
+    if digest not in place.trust.listed_sha256:
+        raise WindowsError(
+            f"the certificate of {place.hostname} is signed by nobody this site trusts.",
+            code="certificate-untrusted",
+            remedy=reason("certificate-untrusted").remedy,
+            context={"hostname": place.hostname, "sha256": digest, "names": list(names_in(certificate))},
+        )
+
+
+def _check_names(place: Place, certificate: bytes) -> None:
+    found = names_in(certificate)
+    if not names_match(place.certificate_names, found):
+        raise WrongHostError(
+            f"the certificate at the address of {place.hostname} is for {', '.join(found[:3]) or 'nobody'}.",
+            context={"hostname": place.hostname, "names": list(found)},
+        )
+
+
+def names_in(certificate: bytes) -> tuple[str, ...]:
+    """The DNS names and addresses of a certificate (DER); the common name where it has none (old self-made ones)."""
+    try:
+        parsed = x509.load_der_x509_certificate(certificate)
+        try:
+            alternative = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            dns = alternative.get_values_for_type(x509.DNSName)
+            found = [*dns, *(str(address) for address in alternative.get_values_for_type(x509.IPAddress))]
+        except x509.ExtensionNotFound:
+            found = []
+        if not found:
+            found = [str(entry.value) for entry in parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    except ValueError as error:
+        raise EncryptionRefusedError("the host's certificate cannot be read.") from error
+    return tuple(found)

@@ -1,0 +1,133 @@
+"""Where a host is knocked at, what it may be called, and whether a credential may be shown there. No I/O."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from msp_sdk.errors import LogonNotAllowedError, UnreachableError
+from msp_sdk.models.credential import Credential
+from msp_sdk.models.reason import reason
+from msp_sdk.models.target import Target
+from msp_sdk.windows.identity import is_address
+
+HTTPS_PORT = 5986
+HTTP_PORT = 5985
+_PLAIN_PORTS = frozenset({HTTP_PORT, 80})
+
+
+@frozen
+class HostPolicy:
+    """What the site allows on hosts.
+
+    Attributes:
+        allow_ntlm: NTLM with a domain credential also without TLS (the messages are sealed either way).
+        allow_domain_admin_on_hosts: A ``domain_admin`` also on hosts that are no controllers.
+        trusted_cas: PEM texts; a host's certificate must lead to one of them, or be listed itself.
+    """
+
+    allow_ntlm: bool = False
+    allow_domain_admin_on_hosts: bool = False
+    trusted_cas: tuple[str, ...] = ()
+
+
+@frozen
+class Door:
+    """A port, and whether TLS is spoken there."""
+
+    port: int
+    tls: bool
+
+
+def doors(target: Target) -> tuple[Door, ...]:
+    """The doors to try, in order: HTTPS, then HTTP with sealed messages (lesson 36).
+
+    A port that a person set is the only one; ``use_ssl`` leaves HTTPS alone; a probe's result leaves what was open.
+
+    Raises:
+        UnreachableError: A probe found none of them open (``winrm-closed``).
+    """
+    if target.port is not None:
+        return (Door(target.port, tls=target.use_ssl or target.port not in _PLAIN_PORTS),)
+    wanted = (
+        (Door(HTTPS_PORT, tls=True),) if target.use_ssl else (Door(HTTPS_PORT, tls=True), Door(HTTP_PORT, tls=False))
+    )
+    if not target.doors:
+        return wanted
+    found = tuple(door for door in wanted if door.port in target.doors)
+    if not found:
+        raise UnreachableError(
+            f"no door of {name_of(target)} that we may use was open when it was probed.", code="winrm-closed"
+        )
+    return found
+
+
+def addresses(target: Target) -> tuple[str, ...]:
+    """The addresses to connect to, in order. Names are never resolved here (lesson 57).
+
+    Raises:
+        UnreachableError: There is none (``no-address``).
+    """
+    if target.ip_addresses:
+        return target.ip_addresses
+    if is_address(target.hostname):
+        return (target.hostname.strip("[]"),)
+    raise UnreachableError(
+        f"no address of {name_of(target)} is known.",
+        code="no-address",
+        retryable=False,
+        remedy=reason("no-address").remedy,
+    )
+
+
+def name_of(target: Target) -> str:
+    """The name for authentication, certificates and messages."""
+    return target.fqdn or target.hostname
+
+
+def certificate_names(target: Target) -> tuple[str, ...]:
+    """The names of which a host's certificate must hold one."""
+    names = [name for name in (target.fqdn, target.hostname) if name and not is_address(name)]
+    return tuple(dict.fromkeys(name.rstrip(".").casefold() for name in names)) or (target.hostname.strip("[]"),)
+
+
+def names_match(wanted: tuple[str, ...], found: tuple[str, ...]) -> bool:
+    """True when a certificate that holds ``found`` is good for one of ``wanted``; ``*`` stands for one label."""
+    for pattern in (name.rstrip(".").casefold() for name in found):
+        for name in wanted:
+            if pattern == name:
+                return True
+            head, dot, rest = name.partition(".")
+            if head and dot and pattern == f"*.{rest}" and "." in rest:
+                return True
+    return False
+
+
+def check_logon_place(target: Target, credential: Credential, policy: HostPolicy) -> None:
+    """Whether this credential may be shown to this host at all.
+
+    Raises:
+        LogonNotAllowedError: ``domain-admin-not-allowed``; nothing was sent.
+    """
+    if (
+        credential.type == "domain_admin"
+        and target.role != "domain_controller"
+        and not policy.allow_domain_admin_on_hosts
+    ):
+        raise _not_allowed("domain-admin-not-allowed", target, credential)
+
+
+def check_mechanism(target: Target, credential: Credential, policy: HostPolicy, *, tls: bool) -> None:
+    """Whether NTLM with this credential is allowed over this door.
+
+    Raises:
+        LogonNotAllowedError: ``ntlm-not-allowed``; nothing was sent.
+    """
+    if credential.is_domain and not tls and not policy.allow_ntlm:
+        raise _not_allowed("ntlm-not-allowed", target, credential)
+
+
+def _not_allowed(code: str, target: Target, credential: Credential) -> LogonNotAllowedError:
+    entry = reason(code)
+    return LogonNotAllowedError(
+        f"{credential.username} was not shown to {name_of(target)}: {entry.title}", code=code, remedy=entry.remedy
+    )

@@ -1,0 +1,218 @@
+"""Run registered scripts on Windows hosts: :class:`WindowsShells` opens one :class:`WindowsShell` a host.
+
+* Nothing is sent in clear: HTTPS with channel binding, or HTTP with every message sealed.
+* Every logon goes through the logon ledger; a refused password is never shown again, anywhere.
+* The machine that answers is compared with the one that was meant before anything is written, and in every answer.
+* A script succeeded when its envelope with our run's id came back, and never otherwise.
+
+Logons are by NTLM, by name; Kerberos is not in this version.
+
+Example:
+    >>> async with shells.open(target, credential) as shell:  # doctest: +SKIP
+    ...     result = await shell.run(load("agent-state"), {"service": "Agent"}, deadline_s=60)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from attrs import frozen
+
+from msp_sdk.errors import LogonError, LogonNotAllowedError, LogonRejectedError, MspError, NotAuthorisedHereError
+from msp_sdk.models.credential import Credential
+from msp_sdk.models.reason import remedy_of
+from msp_sdk.models.target import Target
+from msp_sdk.network.logons import LogonLedger
+from msp_sdk.network.threads import ThreadPool
+from msp_sdk.windows.doors import HostPolicy
+from msp_sdk.windows.identity import HostIdentity
+from msp_sdk.windows.scripts import Script
+from msp_sdk.windows.session import HostSession, PausedLogonError, ShellOptions
+
+T = TypeVar("T")
+Prove = Callable[[Credential], Awaitable[None]]
+
+# What a thread may take beyond its deadline before its connection is ended under it.
+_ABORT_GRACE_S = 15.0
+_CLOSE_WAIT_S = 10.0
+# Waiting for one's turn, connecting, logging on and identifying have limits of their own; this one is for hosts that
+# answer a byte at a time.
+_OPEN_S = 150.0
+
+__all__ = ["HostIdentity", "HostPolicy", "ScriptResult", "ShellOptions", "WindowsShell", "WindowsShells"]
+
+
+@frozen
+class ScriptResult:
+    """What a script returned.
+
+    Attributes:
+        value: Its hashtable, as JSON values.
+        host: Which machine it ran on.
+        duration_s: From the call to the answer.
+    """
+
+    value: Mapping[str, object]
+    host: HostIdentity
+    duration_s: float
+
+
+class WindowsShell:
+    """A host that is logged on to and is the one that was meant. Scripts run one after the other."""
+
+    def __init__(self, shells: WindowsShells, session: HostSession, credential: Credential) -> None:
+        self._shells = shells
+        self._session = session
+        self._credential = credential
+        self.identity: HostIdentity
+
+    async def run(
+        self, script: Script, parameters: Mapping[str, object], *, deadline_s: float, payload: bytes = b""
+    ) -> ScriptResult:
+        """Run a script to its end.
+
+        Args:
+            script: From :func:`msp_sdk.windows.scripts.load`.
+            parameters: JSON values; they travel on stdin and are never spliced into a text.
+            deadline_s: After so many seconds the script is ended.
+            payload: A file for the script; may be empty.
+
+        Raises:
+            ScriptFailedError: It said so itself (its code), returned no envelope (``script-failed``), did not end in
+                time (``deadline-exceeded``), or what became of it is not known (``outcome-unknown``; only a script
+                that writes).
+            UnreachableError: The connection was lost; nothing was written. Retryable.
+            WrongHostError: Another machine answered.
+            LogonError: The connection had to be renewed, and the logon was refused or not allowed.
+            WindowsError: The host refused, or a parameter is no JSON value.
+        """
+        begun = time.monotonic()
+        answer = await self._shells.call(
+            self._session,
+            self._credential,
+            deadline_s,
+            lambda: self._session.run(script, parameters, payload, begun + deadline_s),
+        )
+        return ScriptResult(answer.value, answer.host, time.monotonic() - begun)
+
+
+class WindowsShells:
+    """Opens hosts.
+
+    Args:
+        ledger: Allows and counts logons.
+        policy: What the site allows now; asked at every opening.
+        prove: Binds at a controller, through the ledger, and raises a ``LogonError`` when refused. Needed where a
+            host refuses a domain credential that was proven: only then can the host be told from the password.
+        options: Limits and times.
+    """
+
+    def __init__(
+        self,
+        ledger: LogonLedger,
+        *,
+        policy: Callable[[], HostPolicy] = HostPolicy,
+        prove: Prove | None = None,
+        options: ShellOptions | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._policy = policy
+        self._prove = prove
+        self._options = options or ShellOptions()
+        self._pool = ThreadPool("windows", self._options.threads)
+        self._proving: dict[str, asyncio.Lock] = {}
+        self._closing: set[asyncio.Future[None]] = set()
+
+    @asynccontextmanager
+    async def open(self, target: Target, credential: Credential) -> AsyncIterator[WindowsShell]:
+        """Connect to a host, log on, and make sure that it is the one that is meant.
+
+        Raises:
+            UnreachableError: ``no-address``, ``no-answer`` (silence), ``winrm-closed`` (refused), ``connection-lost``.
+            WrongHostError: Another machine answered, or showed another's certificate; nothing was written.
+            EncryptionRefusedError: There is no encrypted way; nothing was sent in clear.
+            WindowsError: ``certificate-untrusted``, ``quota-exceeded``, or what the host said.
+            LogonNotAllowedError: A rule or the ledger said no; nothing was sent.
+            LogonRejectedError: The password was refused; this version of the credential has ended.
+            NotAuthorisedHereError: The password is right, but this host does not let it in, or gives no shell.
+            ScriptFailedError: PowerShell is restricted or too old there.
+            ConfigError: A trusted CA is no certificate.
+        """
+        session = HostSession(target, credential, self._ledger, policy=self._policy(), options=self._options)
+        shell = WindowsShell(self, session, credential)
+        try:
+            shell.identity = await self.call(session, credential, _OPEN_S, session.open)
+            yield shell
+        finally:
+            session.cancelled.set()
+            await self._close(session)
+
+    async def aclose(self) -> None:
+        """Wait for shells that are being closed, and end the threads."""
+        while self._closing:
+            await asyncio.wait(self._closing)
+        self._pool.close()
+
+    async def call(self, session: HostSession, credential: Credential, deadline_s: float, work: Callable[[], T]) -> T:
+        """Do a session's work in a thread; for this package."""
+        abort = asyncio.get_running_loop().call_later(deadline_s + _ABORT_GRACE_S, session.abort)
+        try:
+            return await self._pool.run(work)
+        except PausedLogonError as error:
+            await self._prove_again(credential, error)
+        except asyncio.CancelledError:
+            session.cancelled.set()
+            raise
+        finally:
+            abort.cancel()
+        raise NotAuthorisedHereError(
+            "the host refused a credential that its domain has just proven right.",
+            context={"user": credential.username},
+        )
+
+    async def _prove_again(self, credential: Credential, refusal: LogonError) -> None:
+        """Prove a paused credential at a controller; returns when it is right."""
+        lock = self._proving.setdefault(credential.ledger_key, asyncio.Lock())
+        async with lock:
+            state = await self._pool.run(self._ledger.state, credential)
+            if state.state == "proven":
+                return
+            if state.state == "refused":
+                raise LogonRejectedError(
+                    f"{credential.username} was refused at a controller.",
+                    code=state.code,
+                    remedy=remedy_of(state.code or ""),
+                ) from refusal
+            if self._prove is None:
+                raise _still_paused(credential) from refusal
+            try:
+                await self._prove(credential)
+            except LogonError as error:
+                if isinstance(error, LogonNotAllowedError) and error.retryable:
+                    raise _still_paused(credential) from error
+                raise LogonRejectedError(error.detail, code=error.code, remedy=error.remedy) from error
+            except MspError as error:
+                raise _still_paused(credential) from error
+
+    async def _close(self, session: HostSession) -> None:
+        """Close a session, also while its caller is being cancelled: the host's shell must not stay."""
+        closing = asyncio.ensure_future(self._pool.run(session.close))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        abort = asyncio.get_running_loop().call_later(_ABORT_GRACE_S, session.abort)
+        closing.add_done_callback(lambda _: abort.cancel())
+        # Waiting does not end the closing when we are cancelled ourselves; aclose() waits for what is left.
+        await asyncio.wait({closing}, timeout=_CLOSE_WAIT_S)
+
+
+def _still_paused(credential: Credential) -> LogonNotAllowedError:
+    return LogonNotAllowedError(
+        f"a host refused {credential.username}, and no controller could be asked whether the password is still right.",
+        code="credential-paused",
+        remedy=remedy_of("credential-paused"),
+        retryable=True,
+    )

@@ -1,0 +1,111 @@
+"""The one door to every check of this project. ``nox`` alone runs the tests; ``nox -l`` lists the rest.
+
+The real parts (Samba, Chromium) are used where they are installed; where they are missing their tests are skipped
+with the reason, or fail when ``MSP_REQUIRE_REAL=1``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10"
+nox.options.sessions = ["tests"]
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = True
+
+HERE = Path(__file__).parent
+USED_EXTRAS = "central,appliance,testing"
+# What the tests need besides the package. Versions are those of the `dev` extra in pyproject.toml.
+TEST_TOOLS = (
+    "anyio>=4",
+    "hypothesis>=6.100",
+    "playwright>=1.49",
+    "psutil>=6",
+    "pytest>=8",
+    "pytest-benchmark>=5",
+    "pytest-timeout>=2.3",
+)
+LINT_TOOLS = ("ruff>=0.8", "import-linter>=2.1", "towncrier>=24.8")
+TYPE_TOOLS = ("mypy>=1.13", "types-PyYAML", "types-psutil", "types-requests", *TEST_TOOLS)
+DOC_TOOLS = ("zensical", "mkdocstrings-python>=1.12")
+
+
+def install_package(session: nox.Session, *tools: str) -> None:
+    session.install("-e", f".[{USED_EXTRAS}]", *tools)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests; arguments after ``--`` go to pytest."""
+    install_package(session, *TEST_TOOLS)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, format, the floors, and the change fragments."""
+    install_package(session, *LINT_TOOLS)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+    # A fragment with a wrong name or kind would silently be left out of the changelog.
+    session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
+    kinds = {"added", "changed", "fixed", "removed", "security", "wire"}
+    for fragment in sorted((HERE / "docs" / "changes.d").iterdir()):
+        kind = fragment.name.split(".")[1:2]
+        if fragment.suffix != ".md" or not kinds.issuperset(kind):
+            session.error(f"{fragment} is no change fragment: NAME.KIND.md with a kind of {sorted(kinds)}")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict types of the packages, and of what a user of the library writes (``tests/typing``)."""
+    install_package(session, *TYPE_TOOLS)
+    session.run("mypy")
+    session.run("mypy", *(str(path) for path in sorted((HERE / "tests" / "typing").glob("*.py"))))
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into ``site/``; a broken link is an error."""
+    session.install(*DOC_TOOLS)
+    session.run("zensical", "build", "--strict", "--clean")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The whole job on this machine, to its end, on the extras that a user installs and nothing else."""
+    install_package(session)
+    session.run("msp", "demo", "--exit-when-complete", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Ratios within one run; nothing is asserted. Arguments after ``--`` go to pytest."""
+    install_package(session, *TEST_TOOLS)
+    session.run("pytest", "tests/bench", "--benchmark-only", "--benchmark-group-by=group", *session.posargs)
+
+
+@nox.session(reuse_venv=False)
+def wheel(session: nox.Session) -> None:
+    """The built wheel in a clean environment, used from another folder: a flat layout hides packaging faults."""
+    with tempfile.TemporaryDirectory() as folder:
+        elsewhere = Path(folder)
+        session.install("build", "hatchling>=1.25")
+        session.run("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, silent=True)
+        (built,) = elsewhere.glob("*.whl")
+        session.run("python", "-m", "venv", str(elsewhere / "clean"), silent=True)
+        programs = elsewhere / "clean" / ("Scripts" if os.name == "nt" else "bin")
+        python = str(programs / "python")
+        session.run(python, "-m", "pip", "install", "-q", f"{built}[{USED_EXTRAS}]", external=True)
+        shutil.copy(HERE / "tests" / "check_wheel.py", elsewhere)
+        with session.chdir(elsewhere):
+            # -I: neither this folder nor the environment puts the source tree on the path.
+            session.run(python, "-I", "check_wheel.py", str(HERE), external=True)
+            session.run(str(programs / "msp"), "--help", external=True, silent=True)

@@ -1,0 +1,168 @@
+"""What ``msp plan`` and ``msp deploy`` share: from a domain or names to targets, shells and a deployer."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msp_sdk.errors import ConfigError
+from runners.cli.common import read_password, read_text_file
+from runners.cli.directory import (
+    add_directory_options,
+    find_domain,
+    make_credential,
+    make_resolver,
+    open_ledger,
+)
+
+if TYPE_CHECKING:
+    from msp_sdk.deployment import AgentDeployer
+    from msp_sdk.models.credential import Credential
+    from msp_sdk.models.package import AgentPackage
+    from msp_sdk.models.target import MergeResult, Target
+    from msp_sdk.network.logons import LogonLedger
+
+
+def add_fleet_options(parser: argparse.ArgumentParser) -> None:
+    """Everything that planning takes."""
+    parser.add_argument("hosts", metavar="HOST", nargs="*", help="names or addresses; with --domain: only these")
+    parser.add_argument("--domain", metavar="DOMAIN", help="take the targets from this domain")
+    parser.add_argument("--package", metavar="FILE", required=True, help="the agent's file")
+    parser.add_argument("--manifest", metavar="FILE", required=True, help="JSON: how it is installed and recognised")
+    parser.add_argument("--package-name", default="agent")
+    parser.add_argument("--package-version", required=True)
+    parser.add_argument("--host-ca", metavar="FILE", action="append", default=[], help="CA of the hosts' certificates")
+    parser.add_argument("--allow-ntlm", action="store_true", help="NTLM inside WinRM's own encryption, without TLS")
+    parser.add_argument("--role", action="append", choices=["server", "workstation", "domain_controller"])
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    add_directory_options(parser)
+
+
+class _OneCredential:
+    def __init__(self, credential: Credential) -> None:
+        self._credential = credential
+
+    def credential(self, credential_id: str) -> Credential | None:
+        """The one that was typed."""
+        return self._credential if credential_id == self._credential.id else None
+
+
+def read_package(options: argparse.Namespace) -> tuple[AgentPackage, bytes]:
+    """The package that the options name.
+
+    Raises:
+        ConfigError, WireError: A file cannot be read or is no manifest.
+    """
+    from msp_sdk.models.package import AgentPackage, PackageManifest
+    from msp_sdk.wire.converter import loads, structure
+
+    try:
+        content = Path(options.package).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{options.package} cannot be read: {error.strerror}.") from error
+    manifest = structure(loads(read_text_file(options.manifest)), PackageManifest)
+    digest = hashlib.sha256(content).hexdigest()
+    return AgentPackage(options.package_name, options.package_version, digest, len(content), manifest), content
+
+
+@asynccontextmanager
+async def open_fleet(options: argparse.Namespace) -> AsyncIterator[tuple[AgentDeployer, MergeResult]]:
+    """The deployer and the merged targets.
+
+    Raises:
+        MspError: The domain was not found, the credential was refused, a file is wrong.
+    """
+    from msp_sdk.deployment import AgentDeployer
+    from msp_sdk.enumeration import ADEnumerator
+    from msp_sdk.windows.shell import HostPolicy, WindowsShells
+
+    package, content = read_package(options)
+    ledger = open_ledger()
+    async with contextlib.AsyncExitStack() as stack:
+        if options.domain:
+            domain = await find_domain(options, options.domain)
+            credential = await make_credential(options, domain, ledger)
+            enumerator = await stack.enter_async_context(ADEnumerator(domain, credential, ledger=ledger))
+            merged = await _domain_targets(enumerator, options)
+
+            async def prove(_: Credential) -> None:
+                await enumerator.prove()
+        else:
+            credential = _local_credential(options, ledger)
+            merged = await _named_targets(options, credential)
+            prove = None  # type: ignore[assignment]
+        policy = HostPolicy(
+            allow_ntlm=options.allow_ntlm, trusted_cas=tuple(read_text_file(path) for path in options.host_ca)
+        )
+        shells = WindowsShells(ledger, policy=lambda: policy, prove=prove)
+        stack.push_async_callback(shells.aclose)
+        deployer = AgentDeployer(package, shell=shells, credentials=_OneCredential(credential), file=lambda: content)
+        yield deployer, merged
+
+
+async def _domain_targets(enumerator: object, options: argparse.Namespace) -> MergeResult:
+    from attrs import evolve
+
+    from msp_sdk.enumeration import ADEnumerator, with_addresses
+    from msp_sdk.models.rollout import DEFAULT_ROLES, RolloutScope, why_out_of_scope
+    from msp_sdk.models.target import MergeResult, SkippedTarget
+    from msp_sdk.reachability import ReachabilityProber
+    from msp_sdk.targets import TargetMerger
+
+    assert isinstance(enumerator, ADEnumerator)  # noqa: S101 (imported late on purpose)
+    enumeration = await enumerator.enumerate()
+    located = await with_addresses(enumeration.computers, make_resolver(options))
+    probed = [computer async for computer in ReachabilityProber().probe(located)]
+    merged = TargetMerger().merge(
+        credentials=[enumerator.credential], enumerated=evolve(enumeration, computers=tuple(probed))
+    )
+    scope = RolloutScope(roles=tuple(options.role) if options.role else DEFAULT_ROLES)
+    wanted = {name.casefold() for name in options.hosts}
+    kept: list[Target] = []
+    skipped = list(merged.skipped)
+    for target in merged.targets:
+        if wanted and not wanted & {target.hostname.casefold(), (target.fqdn or "").casefold()}:
+            continue
+        reason = None if wanted else why_out_of_scope(scope, target)
+        if reason is None:
+            kept.append(target)
+        else:
+            skipped.append(SkippedTarget(target.hostname, reason, target.object_guid, target.role))
+    return MergeResult(tuple(kept), () if wanted else tuple(skipped))
+
+
+def _local_credential(options: argparse.Namespace, ledger: LogonLedger) -> Credential:
+    from msp_sdk.models.credential import Credential
+
+    if not options.hosts:
+        raise ConfigError("name hosts, or a --domain.")
+    if not options.user.startswith(".\\"):
+        raise ConfigError(
+            "without --domain the user is a local administrator of the hosts.",
+            remedy=r"Give --user .\NAME, or --domain DOMAIN so that the account is proven at a controller first.",
+        )
+    password = read_password(options.password_file, f"Password of {options.user}")
+    credential = Credential.typed(options.user, password, type="local_admin")
+    if options.try_again:
+        ledger.allow_one_more(credential)
+    ledger.begin_typed(credential)
+    return credential
+
+
+async def _named_targets(options: argparse.Namespace, credential: Credential) -> MergeResult:
+    from attrs import evolve
+
+    from msp_sdk.models.target import ManualTarget
+    from msp_sdk.reachability import ReachabilityProber
+    from msp_sdk.targets import TargetMerger
+
+    merged = TargetMerger().merge(
+        manual=[ManualTarget(hostname=name, role="server") for name in options.hosts], credentials=[credential]
+    )
+    prober = ReachabilityProber(resolve=make_resolver(options).addresses)
+    return evolve(merged, targets=tuple([target async for target in prober.probe(merged.targets)]))

@@ -1,0 +1,79 @@
+"""A real browser before a real Central."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-quic",
+)
+
+
+def _contract() -> Any:
+    """The contract tests' own Central: there is one way to start it in a test."""
+    path = Path(__file__).parent.parent / "contract" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("contract_conftest", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _missing(reason: str) -> None:
+    if os.environ.get("MSP_REQUIRE_REAL") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def central(tmp_path: Path) -> Iterator[Any]:
+    made = _contract().CentralUnderTest(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def chromium(central: Any) -> Iterator[Any]:
+    """A browser for one test, begun after Central: playwright keeps a loop in this thread while it runs."""
+    try:
+        from playwright.sync_api import Error, sync_playwright
+    except ImportError:
+        _missing("playwright is not installed")
+    if not CHROMIUM.exists():
+        _missing(f"there is no browser at {CHROMIUM}")
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(ARGUMENTS))
+        except Error as error:
+            _missing(f"the browser does not start: {error}")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    """A page that fails the test when its console or a script complains."""
+    complaints: list[str] = []
+    context = chromium.new_context()
+    made = context.new_page()
+    made.complaints = complaints
+    made.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    made.on("pageerror", lambda error: complaints.append(str(error)))
+    yield made
+    context.close()
+    assert complaints == []

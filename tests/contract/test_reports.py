@@ -1,0 +1,294 @@
+"""Reports of appliances, over real HTTP against a real Central."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+NOW = "2026-01-05T10:00:00Z"
+SCRIPT = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def site(central: Any) -> Iterator[SimpleNamespace]:
+    """A site with one appliance, and the two who talk to Central about it."""
+    joined = central.join()
+    with central.client(joined.key) as appliance:
+        yield SimpleNamespace(
+            central=central, joined=joined, partner=central.http, appliance=appliance, site_id=joined.site_id
+        )
+
+
+def computer(name: str, role: str = "server", **more: object) -> dict[str, object]:
+    return {
+        "object_guid": f"guid-{hashlib.sha256(name.encode()).hexdigest()[:12]}",
+        "sam_account_name": f"{name}$",
+        "hostname": name,
+        "role": role,
+        "is_server": role in ("server", "domain_controller"),
+        "is_workstation": role == "workstation",
+        "is_domain_controller": role == "domain_controller",
+        **more,
+    }
+
+
+def full(report_id: str, *servers: dict[str, object], **results: object) -> dict[str, object]:
+    return {
+        "report_id": report_id,
+        "results": {
+            "kind": "full",
+            "domain_name": "corp.example",
+            "enumeration_time": NOW,
+            "source": "dc1.corp.example ldaps",
+            "servers": servers,
+            **results,
+        },
+    }
+
+
+def discovered(report_id: str, name: str = "corp.example") -> dict[str, object]:
+    return {
+        "report_id": report_id,
+        "discovered_domain": {
+            "domain_name": name,
+            "domain_controllers": [f"dc1.{name}"],
+            "discovered_at": NOW,
+            "certificates": [{"controller": f"dc1.{name}", "sha256": "ab" * 32}],
+        },
+    }
+
+
+def report(site: Any, call: str, body: object) -> httpx.Response:
+    return site.appliance.post(f"/api/appliances/{call}", json=body)
+
+
+def taken(site: Any, call: str, body: object, *, repeated: bool = False) -> None:
+    answer = report(site, call, body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"status": "ok", "repeated": repeated}
+
+
+def listed(site: Any, what: str) -> list[dict[str, Any]]:
+    answer = site.partner.get(f"/api/sites/{site.site_id}/{what}")
+    assert answer.status_code == 200, answer.text
+    return answer.json()["items"]
+
+
+def names(site: Any) -> list[str]:
+    return [entry["hostname"] for entry in listed(site, "computers")]
+
+
+def test_a_discovered_domain_is_shown_with_its_certificates(site: Any) -> None:
+    taken(site, "domain-discovered", discovered("d1"))
+    (found,) = listed(site, "domains")
+    assert found["discovered_domain"]["certificates"] == [{"controller": "dc1.corp.example", "sha256": "ab" * 32}]
+
+
+def test_a_discovery_that_finds_nothing_does_not_forget_the_domain(site: Any) -> None:
+    """Lesson 19."""
+    taken(site, "domain-discovered", discovered("d1"))
+    taken(site, "domain-discovered", {"report_id": "d2", "nothing_found": {}})
+    assert listed(site, "domains")[0]["discovered_domain"]["domain_name"] == "corp.example"
+
+
+@pytest.mark.parametrize("body", [{}, {**discovered("d1"), "nothing_found": {}}])
+def test_a_discovery_report_holds_a_domain_or_nothing_never_both_never_neither(
+    site: Any, body: dict[str, object]
+) -> None:
+    answer = report(site, "domain-discovered", {"report_id": "d1", **body})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    assert answer.json()["errors"][0]["path"] == "discovered_domain"
+
+
+def test_a_repeated_report_changes_nothing_and_is_answered_well(site: Any) -> None:
+    """Lesson 15: an outbox sends again what was not acknowledged."""
+    taken(site, "enumeration-results", full("e1", computer("SRV1")))
+    taken(site, "enumeration-results", full("e2", computer("SRV2")))
+    taken(site, "enumeration-results", full("e1", computer("SRV1")), repeated=True)
+    assert names(site) == ["SRV2"]
+
+
+def test_a_report_id_is_unique_per_kind_and_appliance_and_never_empty(site: Any) -> None:
+    answer = report(site, "enumeration-results", full(" "))
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "report_id")
+
+
+def test_only_a_full_report_marks_the_missing_as_vanished(site: Any) -> None:
+    taken(site, "enumeration-results", full("e1", computer("SRV1"), computer("SRV2")))
+    taken(site, "enumeration-results", full("e2", computer("SRV3"), kind="changes"))
+    assert names(site) == ["SRV1", "SRV2", "SRV3"]
+    taken(site, "enumeration-results", full("e3", computer("SRV2")))
+    assert names(site) == ["SRV2"]
+
+
+def test_a_computer_that_comes_back_is_there_again(site: Any) -> None:
+    for number, server in enumerate(("SRV1", "SRV2", "SRV1")):
+        taken(site, "enumeration-results", full(f"e{number}", computer(server)))
+    assert names(site) == ["SRV1"]
+
+
+def test_a_full_report_leaves_other_domains_alone(site: Any) -> None:
+    taken(site, "enumeration-results", full("e1", computer("SRV1")))
+    taken(site, "enumeration-results", full("e2", computer("OTHER"), domain_name="branch.example"))
+    assert names(site) == ["OTHER", "SRV1"]
+
+
+def test_a_full_report_of_some_units_leaves_the_rest_of_the_domain_alone(site: Any) -> None:
+    inside = computer("IN", ou_path="OU=Clinic,DC=corp,DC=example")
+    outside = computer("OUT", ou_path="OU=HQ,DC=corp,DC=example")
+    taken(site, "enumeration-results", full("e1", inside, outside))
+    taken(site, "enumeration-results", full("e2", scope={"ous": ["ou=clinic,dc=corp,dc=example"]}))
+    assert names(site) == ["OUT"]
+
+
+def test_removed_computers_of_a_changes_report_are_gone(site: Any) -> None:
+    one = computer("SRV1")
+    taken(site, "enumeration-results", full("e1", one, computer("SRV2")))
+    removed = [{"object_guid": str(one["object_guid"]).upper(), "reason": "deleted"}]
+    taken(site, "enumeration-results", full("e2", kind="changes", removed=removed))
+    assert names(site) == ["SRV2"]
+
+
+def test_a_failed_enumeration_never_turns_the_last_good_result_into_zero(site: Any) -> None:
+    """Lesson 24: an error is not an empty answer."""
+    taken(site, "enumeration-results", full("e1", computer("SRV1")))
+    failed = {"code": "unreachable-controller", "detail": "no answer", "controllers_tried": ["dc1"]}
+    taken(site, "enumeration-results", {"report_id": "e2", "failed": failed})
+    assert names(site) == ["SRV1"]
+
+
+def test_a_report_with_both_results_and_a_failure_is_refused(site: Any) -> None:
+    both = {**full("e1", computer("SRV1")), "failed": {"code": "internal", "detail": ""}}
+    assert report(site, "enumeration-results", both).status_code == 422
+    assert names(site) == []
+
+
+def test_a_wrong_computer_in_a_report_refuses_all_of_it_with_the_path(site: Any) -> None:
+    answer = report(site, "enumeration-results", full("e1", computer("SRV1"), {**computer("SRV2"), "role": "toaster"}))
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["path"] == "results.servers[1].role"
+    assert names(site) == []
+
+
+def test_a_host_name_with_a_script_is_kept_as_text(site: Any) -> None:
+    taken(site, "enumeration-results", full("e1", computer(SCRIPT)))
+    assert names(site) == [SCRIPT]
+
+
+def test_broken_json_and_unknown_media_types_are_clear_problems(site: Any) -> None:
+    url = "/api/appliances/enumeration-results"
+    broken = site.appliance.post(url, content=b'{"report_id": ', headers={"Content-Type": "application/json"})
+    assert (broken.status_code, broken.json()["code"]) == (400, "bad-json")
+    xml = site.appliance.post(url, content=b"<a/>", headers={"Content-Type": "text/xml"})
+    assert (xml.status_code, xml.json()["code"]) == (415, "unsupported-media-type")
+    nul = report(site, "enumeration-results", full("e1", computer("A\x00B")))
+    assert nul.status_code == 422
+
+
+def test_far_more_than_a_mebibyte_of_json_is_too_large_and_the_sender_hears_it(site: Any) -> None:
+    big = full("e1", computer("SRV1", os_name="x" * 4 * 1024 * 1024))
+    answer = report(site, "enumeration-results", big)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too-large")
+
+
+def test_a_partner_cannot_report_and_an_appliance_cannot_read(site: Any) -> None:
+    assert site.partner.post("/api/appliances/targets", json={}).status_code == 401
+    assert site.appliance.get(f"/api/sites/{site.site_id}/computers").status_code == 401
+
+
+def test_a_list_of_targets_replaces_the_last_one_of_its_appliance(site: Any) -> None:
+    first = [{"hostname": "SRV1", "role": "server"}, {"hostname": "SRV2", "role": "server"}]
+    taken(site, "targets", {"report_id": "t1", "enumeration_generation": 1, "targets": first})
+    skipped = [{"hostname": "OLD", "reason": "stale"}]
+    taken(site, "targets", {"report_id": "t2", "enumeration_generation": 2, "targets": first[:1], "skipped": skipped})
+    (found,) = listed(site, "targets")
+    assert (found["enumeration_generation"], found["report_id"]) == (2, "t2")
+    assert [entry["hostname"] for entry in found["targets"]] == ["SRV1"]
+    assert found["skipped"][0]["reason"] == "stale"
+
+
+def test_outcomes_are_kept_one_a_host_and_the_last_one_counts(site: Any) -> None:
+    waiting = {"hostname": "SRV1", "success": False, "state": "waiting", "action": "install"}
+    done = {**waiting, "success": True, "state": "done", "agent_version": "1.4.2"}
+    taken(site, "agent-deployments", {"report_id": "a1", "deployments": [waiting, {**waiting, "hostname": "SRV2"}]})
+    taken(site, "agent-deployments", {"report_id": "a2", "deployments": [done]})
+    found = {entry["hostname"]: entry["state"] for entry in listed(site, "deployments")}
+    assert found == {"SRV1": "done", "SRV2": "waiting"}
+
+
+def test_outcomes_of_a_rollout_of_nobody_are_refused(site: Any) -> None:
+    answer = report(site, "agent-deployments", {"report_id": "a1", "rollout_id": "rollout-x", "deployments": []})
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "rollout_id")
+
+
+def test_one_hosts_failure_never_hides_behind_another_host(site: Any) -> None:
+    """Lesson 52: keyed by host and check."""
+    results = [
+        {"hostname": host, "check": check, "status": status, "checked_at": NOW}
+        for host, check, status in (
+            ("SRV1", "firewall", "pass"),
+            ("SRV2", "firewall", "fail"),
+            ("SRV1", "defender", "error"),
+        )
+    ]
+    taken(site, "scan-results", {"report_id": "s1", "results": results})
+    taken(site, "scan-results", {"report_id": "s2", "results": [{**results[0], "status": "fail"}]})
+    found = {(entry["hostname"], entry["check"]): entry["status"] for entry in listed(site, "scan-results")}
+    assert found == {("SRV1", "firewall"): "fail", ("SRV2", "firewall"): "fail", ("SRV1", "defender"): "error"}
+
+
+def test_a_scan_report_acknowledges_its_generation(site: Any) -> None:
+    """Lesson 11."""
+    site.partner.post(f"/api/sites/{site.site_id}/scans")
+    told = site.joined.check_in(completed={})
+    assert told["trigger_immediate_scan"] is True
+    taken(site, "scan-results", {"report_id": "s1", "generation": told["scan_generation"], "results": []})
+    assert site.joined.check_in(completed={})["trigger_immediate_scan"] is False
+
+
+def test_the_report_of_a_client_that_does_not_count_acknowledges_what_it_was_told(site: Any) -> None:
+    """A wish that came after it was told is not swallowed."""
+    site.partner.post(f"/api/sites/{site.site_id}/enumerations")
+    assert site.joined.check_in()["trigger_enumeration"] is True
+    site.partner.post(f"/api/sites/{site.site_id}/enumerations")
+    taken(site, "enumeration-results", full("e1", computer("SRV1")))
+    assert site.joined.check_in()["trigger_enumeration"] is True
+    taken(site, "enumeration-results", full("e2", computer("SRV1")))
+    assert site.joined.check_in()["trigger_enumeration"] is False
+
+
+def test_runbook_results_are_taken(site: Any) -> None:
+    result = {"hostname": "SRV1", "runbook": "disk", "phase": "check", "status": "ok"}
+    taken(site, "runbook-results", {"report_id": "r1", "run_id": "run-1", "results": [result]})
+
+
+def test_computers_come_in_pages_by_name_with_role_and_text(site: Any) -> None:
+    servers = [computer(f"SRV{number:03}") for number in range(150)]
+    taken(site, "enumeration-results", full("e1", *servers, workstations=[computer("PC_1", "workstation")]))
+    url = f"/api/sites/{site.site_id}/computers"
+    found: list[str] = []
+    cursor: str | None = ""
+    sizes = []
+    while cursor is not None:
+        page = site.partner.get(url, params={"cursor": cursor} if cursor else {}).json()
+        found += [entry["hostname"] for entry in page["items"]]
+        sizes.append(len(page["items"]))
+        cursor = page["next_cursor"]
+    assert sizes == [100, 51]
+    assert found == ["PC_1", *(f"SRV{number:03}" for number in range(150))]
+    assert [entry["hostname"] for entry in site.partner.get(url, params={"q": "pc_"}).json()["items"]] == ["PC_1"]
+    assert site.partner.get(url, params={"q": "srv0%9"}).json()["items"] == []
+    assert len(site.partner.get(url, params={"role": "workstation"}).json()["items"]) == 1
+    assert site.partner.get(url, params={"role": "toaster"}).status_code == 422
+    assert site.partner.get(url, params={"cursor": "%%%"}).status_code == 422
+
+
+def test_another_partners_site_is_as_if_it_were_not_there(site: Any) -> None:
+    """Lesson 9."""
+    for what in ("computers", "domains", "targets", "deployments", "scan-results", "deployment-status", "rollouts"):
+        assert site.partner.get(f"/api/sites/site-0000000000000000/{what}").status_code == 404

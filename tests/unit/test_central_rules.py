@@ -1,0 +1,168 @@
+"""Central's rules without a server: settings, addresses, limits, generations, vault."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from central_app.app import client_address
+from central_app.bodies import check_plain
+from central_app.checkin.store import Work, settle
+from central_app.credentials.delivery import lease_is_free, next_state
+from central_app.problems import ProblemError
+from central_app.settings import check_bind, cookie_is_secure, make_settings
+from central_app.state import RateLimiter
+from central_app.vault import Vault, load_key, make_key
+from msp_sdk.errors import ConfigError, StateError
+from msp_sdk.secret import Secret
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ({"host": "192.0.2.1"}, "insecure-bind"),
+        ({"host": "0.0.0.0", "behind_proxy": ["10.0.0.0/8"]}, "public-url-missing"),  # noqa: S104 (refused)
+        ({"host": "::", "behind_proxy": ["10.0.0.0/8"]}, "public-url-missing"),
+        ({"tls_cert": "c.pem"}, "bad-config"),
+        ({"public_url": "http://central.example"}, "insecure-url"),
+        ({"public_url": "nonsense"}, "insecure-url"),
+    ],
+)
+def test_a_bind_that_is_not_safe_or_cannot_be_found_is_refused(arguments, code):
+    with pytest.raises(ConfigError) as caught:
+        check_bind(make_settings({}, **arguments))
+    assert caught.value.code == code
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"host": "::1"},
+        {"host": "localhost"},
+        {"host": "0.0.0.0", "behind_proxy": ["10.0.0.0/8"], "public_url": "https://c.example"},  # noqa: S104 (behind a proxy)
+        {"host": "192.0.2.1", "tls_cert": "c", "tls_key": "k"},
+    ],
+)
+def test_a_safe_bind_is_let_pass(arguments):
+    check_bind(make_settings({}, **arguments))
+
+
+def test_postgresql_comes_later_and_nonsense_never():
+    for url in ("postgresql://h/db", "mysql://h/db", "sqlite://", "sqlite:///:memory:", "central.db"):
+        with pytest.raises(ConfigError) as caught:
+            make_settings({}, database=url)
+        assert caught.value.code == "database-unsupported"
+
+
+def test_the_environment_names_database_and_key_and_arguments_win(tmp_path):
+    environ = {"MSP_CENTRAL_DATABASE": "sqlite:////var/a.db", "MSP_CENTRAL_KEY_FILE": "/run/key"}
+    assert make_settings(environ).database == "sqlite:////var/a.db"
+    assert make_settings(environ, database="sqlite:///b.db").database == "sqlite:///b.db"
+    assert str(make_settings(environ).vault_key_path) == "/run/key"
+    assert str(make_settings({}, database="sqlite:////x/b.db").vault_key_path) == "/x/b.db.key"
+
+
+def test_the_endpoint_is_the_public_url_else_what_was_bound():
+    assert make_settings({}, public_url="https://c.example/").endpoint(99) == "https://c.example"
+    assert make_settings({}, host="::1").endpoint(99) == "http://[::1]:99"
+    assert cookie_is_secure("https://c.example")
+    assert not cookie_is_secure("http://127.0.0.1:8080")
+
+
+def test_addresses_come_from_a_proxy_only_where_it_is_trusted():
+    networks = (ipaddress.ip_network("10.0.0.0/8"),)
+    assert client_address("9.9.9.9", "1.2.3.4", ()) == "9.9.9.9"
+    assert client_address("10.0.0.1", "6.6.6.6, 1.2.3.4, 10.0.0.2", networks) == "1.2.3.4"
+    assert client_address("10.0.0.1", "garbage", networks) == "10.0.0.1"
+    assert client_address("::ffff:10.0.0.1", "", networks) == "::ffff:10.0.0.1"
+    with pytest.raises(ProblemError) as caught:
+        client_address("9.9.9.9", "10.0.0.1", networks)
+    assert caught.value.code == "untrusted-peer"
+
+
+def test_a_limit_counts_each_name_alone_and_forgets_after_a_minute():
+    clock = [0.0]
+    limiter = RateLimiter(2, lambda: clock[0])
+    for name in ("a", "a", "b"):
+        limiter.take(name)
+    with pytest.raises(ProblemError) as caught:
+        limiter.take("a")
+    assert caught.value.retry_after_s == 60
+    clock[0] = 60.0
+    limiter.take("a")
+
+
+def test_a_client_that_counts_is_told_while_it_owes():
+    assert settle(Work(3, 1, 0, None), 2, NOW, 60, counts=True) == (Work(3, 2, 0, None), True)
+    assert settle(Work(3, 1, 0, None), 3, NOW, 60, counts=True) == (Work(3, 3, 0, None), False)
+    assert settle(Work(3, 2, 0, None), 1, NOW, 60, counts=True)[0].done == 2
+    assert settle(Work(3, 1, 0, None), 99, NOW, 60, counts=True)[0].done == 3
+
+
+def test_a_newer_wish_is_told_at_once_also_within_the_lease():
+    told, triggered = settle(Work(1, 0, 0, None), None, NOW, 60, counts=False)
+    assert triggered
+    later = NOW + timedelta(seconds=60)
+    assert not settle(told, None, later, 60, counts=False)[1]
+    assert settle(Work(2, 0, told.sent, told.sent_at), None, later, 60, counts=False)[1]
+
+
+def test_refused_is_final_for_a_version():
+    assert next_state("unproven", "proven") == "proven"
+    assert next_state("proven", "refused") == "refused"
+    assert next_state("refused", "proven") is None
+    assert next_state("proven", "unproven") is None
+
+
+def test_a_lease_is_kept_while_its_holder_lives():
+    lease = {"version": 1, "appliance_state": "active", "leased_at": NOW, "last_seen_at": NOW + timedelta(minutes=5)}
+    assert lease_is_free(None, 1, NOW, 60)
+    assert not lease_is_free(lease, 1, NOW + timedelta(minutes=14), 60)
+    assert lease_is_free(lease, 1, NOW + timedelta(minutes=16), 60)
+    assert lease_is_free(lease, 2, NOW, 60)
+    assert lease_is_free({**lease, "appliance_state": "revoked"}, 1, NOW, 60)
+
+
+def test_a_stored_secret_opens_for_its_own_row_and_vault_only():
+    vault = Vault(b"a" * 32)
+    envelope = vault.encrypt(Secret("hunter2"), "row-1")
+    assert vault.decrypt(envelope, "row-1").reveal() == "hunter2"
+    assert b"hunter2" not in envelope.ciphertext
+    for other, row in ((vault, "row-2"), (Vault(b"b" * 32), "row-1")):
+        with pytest.raises(StateError):
+            other.decrypt(envelope, row)
+    assert vault.hash_token("ak", "x") != vault.hash_token("pk", "x")
+    assert vault.hash_token("ak", "x") != Vault(b"b" * 32).hash_token("ak", "x")
+
+
+def test_the_vault_key_is_made_once_and_read_by_nobody_else(tmp_path):
+    path = tmp_path / "deep" / "key"
+    key = make_key(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert make_key(path) == load_key(path) == key
+    path.chmod(0o644)
+    with pytest.raises(ConfigError):
+        load_key(path)
+    path.chmod(0o600)
+    path.write_text("short")
+    with pytest.raises(ConfigError):
+        load_key(path)
+
+
+def test_what_no_database_can_hold_is_refused_with_its_path():
+    for value, path in (
+        ({"a": ["x", "\ud800"]}, "a[1]"),
+        ({"a": {"b": "\x00"}}, "a.b"),
+        ({"a": 2**63}, "a"),
+        ({"a": float("nan")}, "a"),
+    ):
+        with pytest.raises(ProblemError) as caught:
+            check_plain(value)
+        assert caught.value.errors[0][0] == path
+    check_plain({"a": [2**63 - 1, "ü", None, True, 1.5]})

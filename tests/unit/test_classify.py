@@ -1,0 +1,229 @@
+"""What an entry is, by one table."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from msp_sdk.directory.entry import (
+    Entry,
+    dn_to_domain,
+    ou_path,
+    parse_filetime,
+    parse_guid,
+    parse_sid,
+    render_filetime,
+    render_sid,
+    split_dn,
+)
+from msp_sdk.enumeration.classify import ServiceAccount, classify
+from msp_sdk.models.computer import Computer
+from msp_sdk.models.reason import REASONS
+from msp_sdk.testing.directory_data import (
+    UAC_CONTROLLER,
+    UAC_DISABLED,
+    UAC_READ_ONLY_CONTROLLER,
+    UAC_WORKSTATION,
+    make_computer_entry,
+    make_service_account_entry,
+)
+
+DOMAIN = "northvalley.test"
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def judge(name: str = "HOST1", os_name: str | None = "Windows 11 Pro", **more) -> Computer:
+    more.setdefault("seen_at", NOW - DAY)
+    made = make_computer_entry(name, os_name, domain=DOMAIN, **more)
+    found = classify(Entry(made.dn, made.folded), domain_name=DOMAIN, now=NOW)
+    assert isinstance(found, Computer)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("os_name", "os_version", "role", "skipped"),
+    [
+        # Lesson 25: all of these were wrong somewhere.
+        ("Windows Server 2025 Datacenter", "10.0 (26100)", "server", None),
+        ("Windows Server 2022 Standard", "10.0 (20348)", "server", None),
+        ("Windows Server 2008 R2 Enterprise", "6.1 (7601)", "server", None),
+        ("Windows Server\N{REGISTERED SIGN} 2008 Enterprise", "6.0 (6003)", "server", "unsupported-os"),
+        ("Windows Server 2003", "5.2 (3790)", "server", "unsupported-os"),
+        ("Windows 2000 Server", None, "server", "unsupported-os"),
+        ("Windows Storage Server 2016 Standard", "10.0 (14393)", "server", None),
+        ("Windows Small Business Server 2011 Standard", "6.1 (7601)", "server", None),
+        ("Hyper-V Server", "10.0 (17763)", "server", None),
+        ("Azure Stack HCI", "10.0 (25398)", "server", None),
+        ("Windows Server IoT 2019 Standard", "10.0 (17763)", "server", "vendor-managed"),
+        ("Windows 11 Enterprise", "10.0 (26100)", "workstation", None),
+        ("Windows 10 Enterprise", "10.0 (19045)", "workstation", None),
+        ("Windows 10 Pro for Workstations", "10.0 (19045)", "workstation", None),
+        ("Windows 8.1 Pro", "6.3 (9600)", "workstation", None),
+        ("Windows 7 Professionnel", "6.1 (7601)", "workstation", None),
+        ("Windows Enterprise", None, "workstation", None),
+        ("Windows Vista\N{TRADE MARK SIGN} Business", "6.0 (6002)", "workstation", "unsupported-os"),
+        ("Windows XP Professional", "5.1 (2600)", "workstation", "unsupported-os"),
+        ("Windows 10 IoT Enterprise LTSC", "10.0 (17763)", "workstation", "vendor-managed"),
+        ("Windows Embedded Standard", "6.1 (7601)", "workstation", "vendor-managed"),
+        ("Red Hat Enterprise Linux", "9.4", "other", "not-windows"),
+        ("Ubuntu Server", "24.04", "other", "not-windows"),
+        ("Samba", "4.17.12-Debian", "other", "not-windows"),
+        ("macOS", "15.1", "other", "not-windows"),
+        ("Mac OS X Server", "10.6", "other", "not-windows"),
+        ("NetApp Release 9.14", None, "other", "not-windows"),
+        ("Not Windows Server", None, "other", "not-windows"),
+    ],
+)
+def test_an_operating_system_makes_the_role_and_the_reason(os_name, os_version, role, skipped):
+    computer = judge(os_name=os_name, os_version=os_version)
+    assert (computer.role, computer.skipped_reason) == (role, skipped)
+    assert computer.is_server == (role == "server")
+    assert computer.is_workstation == (role == "workstation")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"uac": UAC_CONTROLLER},
+        {"uac": UAC_READ_ONLY_CONTROLLER},
+        {"primaryGroupID": 516},
+        {"primaryGroupID": 521},
+    ],
+    ids=["account flag", "read-only flag", "group", "read-only group"],
+)
+def test_every_sign_of_a_controller_makes_one_read_only_ones_too(more):
+    # Lesson 25: RODCs were dropped.
+    computer = judge(os_name="Windows Server 2022 Standard", **more)
+    assert computer.role == "domain_controller"
+    assert computer.is_domain_controller
+    assert computer.is_server
+    assert not computer.is_workstation
+
+
+def test_a_controller_that_is_not_windows_is_still_a_controller_but_no_target():
+    computer = judge(os_name="Samba", uac=UAC_CONTROLLER)
+    assert (computer.role, computer.skipped_reason) == ("domain_controller", "not-windows")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["msDS-GroupManagedServiceAccount", "msDS-ManagedServiceAccount", "msDS-DelegatedManagedServiceAccount"],
+)
+def test_managed_service_accounts_are_counted_and_never_listed(kind):
+    # Lesson 25: gMSAs were counted as computers.
+    made = make_service_account_entry("gmsa1", domain=DOMAIN)
+    attributes = {**made.folded, "objectclass": (b"top", b"computer", kind.encode())}
+    assert classify(Entry(made.dn, attributes), domain_name=DOMAIN, now=NOW) == ServiceAccount("GMSA1$")
+
+
+def test_a_cluster_name_is_no_machine_but_its_nodes_are():
+    # Lesson 25.
+    name = judge(
+        os_name="Windows Server 2022 Datacenter", servicePrincipalName=("HOST/CLU1", "MSClusterVirtualServer/CLU1")
+    )
+    assert (name.role, name.skipped_reason) == ("other", "cluster-name")
+    node = judge(os_name="Windows Server 2022 Datacenter", servicePrincipalName=("MSServerCluster/NODE1",))
+    assert (node.role, node.skipped_reason) == ("server", None)
+
+
+def test_a_disabled_computer_is_listed_and_never_a_target():
+    # Lesson 26.
+    computer = judge(uac=UAC_WORKSTATION | UAC_DISABLED)
+    assert (computer.role, computer.enabled, computer.skipped_reason) == ("workstation", False, "disabled-account")
+
+
+@pytest.mark.parametrize(
+    ("logon_days", "password_days", "stale"),
+    [(10, 10, False), (89, 200, False), (103, 200, False), (105, 200, True), (200, 30, False), (2000, 2000, True)],
+)
+def test_stale_counts_the_stamps_lag_and_the_passwords_age(logon_days, password_days, stale):
+    # Lesson 26: lastLogonTimestamp lags up to 14 days; a fresh password is a sign of life too.
+    computer = judge(
+        lastLogonTimestamp=render_filetime(NOW - logon_days * DAY),
+        pwdLastSet=render_filetime(NOW - password_days * DAY),
+        whenCreated="20100101000000.0Z",
+    )
+    assert (computer.stale, computer.skipped_reason) == (stale, "stale" if stale else None)
+    assert computer.last_logon_at == NOW - logon_days * DAY
+
+
+def test_a_pre_staged_computer_is_new_and_listed_by_its_account_name():
+    computer = judge("PRESTAGED1", None, whenCreated="20260228000000.0Z")
+    assert (computer.hostname, computer.fqdn, computer.role) == ("PRESTAGED1", None, "other")
+    assert (computer.skipped_reason, computer.stale) == ("new", False)
+
+
+def test_a_pre_staged_computer_that_never_came_is_stale():
+    computer = judge("NEVERCAME", None, whenCreated="20200101000000.0Z")
+    assert (computer.skipped_reason, computer.stale) == ("stale", True)
+
+
+def test_a_computer_without_a_dns_name_says_so():
+    computer = judge(dNSHostName=None)
+    assert (computer.role, computer.skipped_reason, computer.hostname) == ("workstation", "no-name", "HOST1")
+
+
+def test_a_long_name_comes_whole_from_its_dns_name():
+    computer = judge("a-very-long-name-of-a-host")
+    assert computer.hostname == "a-very-long-name-of-a-host"
+    assert computer.sam_account_name == "A-VERY-LONG-NAM$"
+
+
+def test_identity_and_place_are_read():
+    computer = judge("SRV,1", "Windows Server 2022 Standard", ou=r"OU=Ser\,vers,OU=Cli/nic")
+    assert computer.ou_path == r"Cli\/nic/Ser,vers"
+    assert computer.sid is not None
+    assert computer.sid.startswith("S-1-5-21-1111-2222-3333-")
+    assert len(computer.object_guid) == 36
+    assert computer.domain_name == DOMAIN
+
+
+def test_an_entry_with_nothing_is_listed_and_nothing_breaks():
+    computer = classify(Entry("CN=X,DC=y", {}), domain_name=DOMAIN, now=NOW)
+    assert isinstance(computer, Computer)
+    assert (computer.role, computer.skipped_reason) == ("other", "new")
+
+
+def test_values_that_are_nonsense_are_none():
+    junk = {
+        "objectguid": (b"x",),
+        "objectsid": (b"\x01\x05zz",),
+        "useraccountcontrol": (b"many",),
+        "lastlogontimestamp": (b"9223372036854775807",),
+        "pwdlastset": (b"-1",),
+        "whencreated": (b"yesterday",),
+        "samaccountname": (b"\xff$",),
+        "operatingsystem": (b"Windows 11 Pro",),
+        "dnshostname": (b"<script>alert(1)</script>",),
+    }
+    computer = classify(Entry("CN=X,DC=y", junk), domain_name=DOMAIN, now=NOW)
+    assert isinstance(computer, Computer)
+    assert (computer.object_guid, computer.sid, computer.last_logon_at, computer.stale) == ("", None, None, False)
+
+
+def test_guid_sid_and_filetime_are_read_as_windows_writes_them():
+    assert parse_guid(bytes.fromhex("33221100554477668899aabbccddeeff")) == "00112233-4455-6677-8899-aabbccddeeff"
+    assert parse_sid(render_sid("S-1-5-21-1-2-3-500")) == "S-1-5-21-1-2-3-500"
+    assert parse_sid(b"") is None
+    assert parse_filetime(132539328000000000) == datetime(2021, 1, 1, tzinfo=UTC)
+    assert parse_filetime(0x7FFF_FFFF_FFFF_FFFF) is None
+    assert parse_filetime(0x7FFF_FFFF_FFFF_FFFE) is None
+
+
+def test_distinguished_names_lose_their_escapes():
+    assert split_dn(r"CN=A\,B\2C\C3\A4 \ ,OU=x = y,DC=z") == (("CN", "A,B,ä  "), ("OU", "x = y"), ("DC", "z"))
+    assert dn_to_domain("DC=Corp,DC=Example") == "corp.example"
+    assert dn_to_domain("CN=x,DC=y") is None
+    assert dn_to_domain(None) is None
+    assert ou_path("CN=A,CN=Computers,DC=x") == "Computers"
+    assert ou_path("") == ""
+
+
+def test_every_reason_is_in_the_table():
+    codes = {
+        "cluster-name", "not-windows", "disabled-account", "stale", "new", "no-name", "unsupported-os",
+        "vendor-managed", "no-address", "certificate-untrusted", "unreachable-controller", "directory-failed", "no-tls",
+    }  # fmt: skip
+    assert codes <= set(REASONS)

@@ -1,0 +1,82 @@
+"""Knocking at real doors: open, refused, truly silent; and at what pace."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+
+import pytest
+
+from msp_sdk.network.probe import DoorProber, ProbeOptions
+
+FAST = ProbeOptions(timeout_s=0.4, connects_per_second=None)
+
+
+@contextmanager
+def silent_port(address: str = "127.0.0.1") -> Iterator[int]:
+    """A port whose accept queue is full: Linux drops further SYNs, as a firewall does."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(closing(socket.socket()))
+        listener.bind((address, 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        for _ in range(4):
+            filler = stack.enter_context(closing(socket.socket()))
+            filler.setblocking(False)
+            filler.connect_ex((address, port))
+        time.sleep(0.05)
+        yield port
+
+
+def closed_port() -> int:
+    with closing(socket.socket()) as holder:
+        holder.bind(("127.0.0.1", 0))
+        return int(holder.getsockname()[1])
+
+
+def test_open_door_is_open():
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        door = asyncio.run(DoorProber(FAST).knock("127.0.0.1", server.getsockname()[1]))
+    assert door.state == "open"
+
+
+def test_refused_door_is_refused():
+    assert asyncio.run(DoorProber(FAST).knock("127.0.0.1", closed_port())).state == "refused"
+
+
+def test_dropped_packets_are_silence():
+    # Lesson 56.
+    with silent_port() as port:
+        begun = time.monotonic()
+        door = asyncio.run(DoorProber(FAST).knock("127.0.0.1", port))
+    assert door.state == "silent"
+    assert time.monotonic() - begun >= 0.35
+
+
+def test_open_door_over_ipv6_is_open():
+    try:
+        server = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with closing(server):
+        assert asyncio.run(DoorProber(FAST).knock("::1", server.getsockname()[1])).state == "open"
+
+
+def test_connects_are_paced():
+    # Lesson 62: 20 connects at 100 a second take their time, whatever the concurrency.
+    port = closed_port()
+
+    async def knock_all() -> float:
+        prober = DoorProber(ProbeOptions(timeout_s=1, connects_per_second=100, concurrency=50))
+        begun = time.monotonic()
+        await asyncio.gather(*(prober.knock("127.0.0.1", port) for _ in range(20)))
+        return time.monotonic() - begun
+
+    assert asyncio.run(knock_all()) >= 0.18
+
+
+def test_polite_pace_is_the_default():
+    assert ProbeOptions().connects_per_second == 200

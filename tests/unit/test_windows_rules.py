@@ -1,0 +1,210 @@
+"""What decides on the way onto a host: doors, names, identity, envelopes, faults. No I/O."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msp_sdk import errors
+from msp_sdk.models.target import Target
+from msp_sdk.testing.certificates import EstateCA
+from msp_sdk.windows import doors, faults
+from msp_sdk.windows.channel import names_in
+from msp_sdk.windows.doors import Door
+from msp_sdk.windows.envelope import chunks, encode_input, parse_envelope
+from msp_sdk.windows.identity import HostIdentity, check_identity
+from msp_sdk.windows.scripts import load
+
+TARGET = Target(hostname="SRV1", role="server", fqdn="srv1.corp.example", domain_name="corp.example")
+HTTPS, HTTP = Door(5986, tls=True), Door(5985, tls=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, (HTTPS, HTTP)),
+        ({"use_ssl": True}, (HTTPS,)),
+        ({"port": 5985}, (HTTP,)),
+        ({"port": 5985, "use_ssl": True}, (Door(5985, tls=True),)),
+        ({"port": 8443}, (Door(8443, tls=True),)),
+        ({"doors": (5985,)}, (HTTP,)),
+        ({"doors": (5985, 5986)}, (HTTPS, HTTP)),
+        ({"port": 5986, "doors": (5985,)}, (HTTPS,)),
+    ],
+)
+def test_doors_are_tried_https_first_within_what_was_set_and_probed(changes, expected) -> None:
+    # Lesson 36.
+    assert doors.doors(evolve(TARGET, **changes)) == expected
+
+
+def test_probe_that_found_no_usable_door_is_winrm_closed() -> None:
+    with pytest.raises(errors.UnreachableError) as caught:
+        doors.doors(evolve(TARGET, use_ssl=True, doors=(5985,)))
+    assert caught.value.code == "winrm-closed"
+
+
+def test_names_are_never_resolved_and_an_address_is_used_itself() -> None:
+    # Lesson 57.
+    assert doors.addresses(evolve(TARGET, hostname="10.0.0.5", fqdn=None)) == ("10.0.0.5",)
+    assert doors.addresses(evolve(TARGET, ip_addresses=("10.0.0.6", "10.0.0.7"))) == ("10.0.0.6", "10.0.0.7")
+    with pytest.raises(errors.UnreachableError) as caught:
+        doors.addresses(TARGET)
+    assert caught.value.code == "no-address"
+
+
+@pytest.mark.parametrize(
+    ("found", "good"),
+    [
+        (("srv1.corp.example",), True),
+        (("SRV1.CORP.EXAMPLE",), True),
+        (("SRV1",), True),
+        (("*.corp.example",), True),
+        (("*.example",), False),
+        (("*",), False),
+        (("srv2.corp.example",), False),
+        (("srv1.corp.example.evil",), False),
+        ((), False),
+    ],
+)
+def test_certificate_is_good_for_one_of_the_hosts_names(found: tuple[str, ...], good) -> None:
+    assert doors.names_match(doors.certificate_names(TARGET), found) is good
+
+
+def test_names_of_a_certificate_are_read() -> None:
+    issued = EstateCA.make("CA").issue(["a.example", "b.example"], ["10.0.0.5"])
+    assert names_in(issued.der) == ("a.example", "b.example", "10.0.0.5")
+    assert names_in(EstateCA.make("CA").issue([]).der) == ("server",)
+
+
+@pytest.mark.parametrize(
+    ("target", "identity"),
+    [
+        ({}, {"computer_name": "srv1", "dns_domain": "CORP.example"}),
+        ({"sid": "S-1-5-21-1"}, {"computer_name": "RENAMED", "sid": "s-1-5-21-1"}),
+        ({"hostname": "10.0.0.5", "fqdn": None}, {"computer_name": "ANY", "dns_domain": "corp.example"}),
+        ({"hostname": "a-very-long-host-name", "fqdn": None}, {"computer_name": "A-VERY-LONG-HOS"}),
+        ({"sid": "S-1-5-21-1"}, {"computer_name": "SRV1"}),
+    ],
+)
+def test_machine_that_was_meant_is_recognised(target, identity) -> None:
+    check_identity(evolve(TARGET, **target), HostIdentity(**identity))
+
+
+@pytest.mark.parametrize(
+    ("target", "identity"),
+    [
+        ({}, {"computer_name": "SRV2"}),
+        ({}, {"computer_name": "SRV1", "dns_domain": "other.example"}),
+        ({"sid": "S-1-5-21-1"}, {"computer_name": "SRV1", "sid": "S-1-5-21-2"}),
+    ],
+)
+def test_another_machine_is_wrong_host(target, identity) -> None:
+    # Lesson 54.
+    with pytest.raises(errors.WrongHostError):
+        check_identity(evolve(TARGET, **target), HostIdentity(**identity))
+
+
+def stdout(**changes) -> bytes:
+    document = {"run_id": "r1", "ok": True, "value": {"a": 1}, "error": None, "host": {"computer_name": "SRV1"}}
+    data = base64.b64encode(json.dumps({**document, **changes}).encode())
+    return b"MSP1-ENVELOPE\r\n" + data + b"\r\n"
+
+
+def test_envelope_with_our_run_id_is_read_even_among_other_lines() -> None:
+    envelope = parse_envelope(b"profile noise\r\n" + stdout() + b"more\r\n", "r1", script="s")
+    assert (envelope.ok, envelope.value) == (True, {"a": 1})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        stdout(run_id="r2"),
+        stdout(run_id=None),
+        stdout(value=None),
+        stdout(value=[1]),
+        stdout(host=None),
+        stdout(host={}),
+        stdout(ok="true"),
+        stdout(ok=False),
+        stdout() + stdout(),
+        b"MSP1-ENVELOPE\r\n!!!\r\n",
+        b"MSP1-ENVELOPE\r\nW10=\r\n",
+    ],
+)
+def test_anything_else_is_a_failure(data: bytes) -> None:
+    # Lesson 39.
+    with pytest.raises(errors.ScriptFailedError):
+        parse_envelope(data, "r1", script="s")
+
+
+@given(st.binary(max_size=300))
+def test_no_output_makes_the_reader_fail_in_another_way(data: bytes) -> None:
+    with pytest.raises(errors.ScriptFailedError):
+        parse_envelope(b"MSP1-ENVELOPE\n" + data, "r1", script="s")
+
+
+def test_failed_script_says_its_code_and_a_strange_code_is_not_taken_over() -> None:
+    failure = {"code": "disk-full", "detail": "x" * 5000}
+    envelope = parse_envelope(stdout(ok=False, error=failure), "r1", script="s")
+    assert (envelope.ok, envelope.code, len(envelope.detail)) == (False, "disk-full", 2000)
+    strange = parse_envelope(stdout(ok=False, error={"code": "<script>", "detail": ""}), "r1", script="s")
+    assert strange.code == "script-failed"
+
+
+@pytest.mark.parametrize("parameters", [{"run_id": "x"}, {"x": object()}, {"x": float("nan")}])
+def test_parameters_that_are_no_json_are_refused_before_anything_is_sent(parameters) -> None:
+    with pytest.raises(errors.WindowsError) as caught:
+        encode_input(load("identify"), parameters, "r1")
+    assert caught.value.code == "bad-parameters"
+
+
+@given(st.binary(max_size=500), st.integers(1, 100))
+def test_pieces_are_the_whole_and_only_the_last_ends(data: bytes, size: int) -> None:
+    pieces = list(chunks(data, size))
+    assert b"".join(piece for piece, _ in pieces) == data
+    assert [end for _, end in pieces] == [False] * (len(pieces) - 1) + [True]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "code"),
+    [
+        (faults.Fault(500, 5), errors.NotAuthorisedHereError, "needs-local-administrator"),
+        (faults.Fault(500, faults.MAX_SHELLS), errors.WindowsError, "quota-exceeded"),
+        (faults.Fault(500, faults.INVALID_SELECTORS), errors.UnreachableError, "connection-lost"),
+        (faults.Fault(400), errors.UnreachableError, "connection-lost"),
+        (faults.Fault(404), errors.UnreachableError, "winrm-closed"),
+        (faults.Fault(503), errors.UnreachableError, "winrm-closed"),
+        (faults.Fault(413), errors.WindowsError, "too-large"),
+        (faults.Fault(500), errors.WindowsError, "windows-failed"),
+        (faults.Fault(500, 4711, reason="Sonderfall"), errors.WindowsError, "windows-failed"),
+        (faults.Fault(500, faults.FILE_NOT_FOUND), errors.ScriptFailedError, "unsupported-os"),
+    ],
+)
+def test_refusals_become_errors_with_a_code(fault: faults.Fault, kind: type[Exception], code: str) -> None:
+    error = faults.error_of(fault, "srv1")
+    assert isinstance(error, kind)
+    assert error.code == code
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xfe", b"<a/>", b"<?xml version='1.0' encoding='nope'?><a/>"])
+def test_body_that_is_no_fault_is_read_as_none(body: bytes) -> None:
+    assert faults.parse_fault(500, body) == faults.Fault(500)
+
+
+def test_error_lines_of_clixml_are_read_and_progress_is_not() -> None:
+    # Lesson 58: shown to a person, never decided upon.
+    clixml = (
+        b"#< CLIXML\r\n"
+        b'<Objs Version="1.1.0.1" xmlns="http://schemas.microsoft.com/powershell/2004/04">'
+        b'<Obj S="progress" RefId="0"><MS><S N="x">Loading</S></MS></Obj>'
+        b'<S S="verbose">chatter</S><S S="Error">no such thing_x000D__x000A_</S><S S="Error">at line 1</S></Objs>'
+    )
+    assert faults.error_text(clixml) == "no such thing\nat line 1"
+    assert faults.error_text(b"plain\r\n") == "plain"
+    assert "broken" in faults.error_text(b"#< CLIXML\r\n<Objs broken")
