@@ -146,5 +146,7 @@ def _from_host(entry: WindowsTarget, opener: Opener) -> Credential:
         username=entry.username,
         opener=_unopenable,
         host=entry.hostname,
+        port=entry.port,
+        use_ssl=entry.use_ssl,
     )
     return _make(plain, entry.sealed_password, entry.password, opener)

@@ -18,7 +18,7 @@ import asyncio
 import re
 import secrets
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime
 
 from attrs import evolve, field, frozen, mutable
@@ -123,7 +123,7 @@ class AgentDeployer:
             tasks = [group.create_task(one(target)) for target in targets]
         return RolloutPlan(self._package, tuple(task.result() for task in tasks))
 
-    async def apply(self, plan: RolloutPlan, *, run_id: str | None = None) -> AsyncIterator[Outcome]:
+    async def apply(self, plan: RolloutPlan, *, run_id: str | None = None) -> AsyncGenerator[Outcome, None]:
         """Carry a plan out; yields one outcome a host of the plan, as it happens.
 
         Leave it early only with ``aclosing`` or by cancelling; work under way is then cancelled, and applying the

@@ -60,6 +60,8 @@ class Credential:
         version: Rises with every change and every retry.
         username: UPN, ``DOMAIN\\user`` or ``.\\user``.
         host: The one host it is for; None for a domain's or a whole site's.
+        port: Of WinRM on that one host, where Central names one.
+        use_ssl: Only HTTPS is allowed on that one host.
         opener: Gives the secret; called at the moment of use.
     """
 
@@ -71,6 +73,8 @@ class Credential:
     domain_name: str | None = None
     netbios_name: str | None = None
     host: str | None = None
+    port: int | None = None
+    use_ssl: bool = False
     trusted_certificates: tuple[TrustedCertificate, ...] = ()
 
     def open(self) -> Secret:

@@ -106,6 +106,10 @@ _TABLE = (
     Reason("not-in-directory", "The last full enumeration did not contain it.", ""),
     # Checks.
     Reason("not-applicable", "The check does not apply to this computer.", ""),
+    Reason("bad-trusted-ca", "A CA that the site trusts cannot be read.", "Correct the site's trusted CAs."),
+    Reason("logon-failed", "The logon did not come about.", "Read the detail."),
+    Reason("windows-failed", "The host could not be worked with.", "Read the detail."),
+    Reason("too-large", "What was sent is more than the host takes.", "Read the detail."),
     Reason("internal", "Something failed on our side.", "Report this with the detail."),
 )  # fmt: skip
 

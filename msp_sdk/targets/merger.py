@@ -151,6 +151,8 @@ def _take_credentials(facts: Facts, machine: _Machine) -> None:
         facts.take("hostname", _tidy(credential.host or ""), "credential")
         if reference.kind == "address":
             facts.take("ip_addresses", (reference.text,), "credential")
+        facts.take("port", credential.port, "credential")
+        facts.take("use_ssl", credential.use_ssl or None, "credential")
 
 
 def _tidy(hostname: str) -> str:

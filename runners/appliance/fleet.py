@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import aclosing
 from datetime import UTC, datetime
 
 from attrs import evolve
@@ -92,14 +93,16 @@ class Fleet:
         plan = await deployer.plan(due, action=rollout.action)
         batch: list[tuple[Target, Outcome]] = []
         flushed_at = time.monotonic()
-        async for outcome in deployer.apply(plan):
-            target = by_key.get(outcome.object_guid or "") or by_name[outcome.hostname]
-            before = record.hosts.get(target.key)
-            attempts = before.outcome.attempts + 1 if before else 1
-            batch.append((target, evolve(outcome, attempts=attempts)))
-            if len(batch) >= REPORT_EVERY_COUNT or time.monotonic() - flushed_at >= REPORT_EVERY_S:
-                record = await self._keep(rollout, record, batch)
-                batch, flushed_at = [], time.monotonic()
+        # The same id after a crash finds again what was staged on the hosts.
+        async with aclosing(deployer.apply(plan, run_id=_run_id(rollout))) as outcomes:
+            async for outcome in outcomes:
+                target = by_key.get(outcome.object_guid or "") or by_name[outcome.hostname]
+                before = record.hosts.get(target.key)
+                attempts = before.outcome.attempts + 1 if before else 1
+                batch.append((target, evolve(outcome, attempts=attempts)))
+                if len(batch) >= REPORT_EVERY_COUNT or time.monotonic() - flushed_at >= REPORT_EVERY_S:
+                    record = await self._keep(rollout, record, batch)
+                    batch, flushed_at = [], time.monotonic()
         if batch:
             await self._keep(rollout, record, batch)
 
@@ -138,6 +141,11 @@ class Fleet:
         await tools.checkin.report(ScanReport(report_id(), tuple(results), generation=wished[SCAN]))
         tools.completed.complete(SCAN, wished[SCAN])
         logger.info("scanned %d hosts", len(targets))
+
+
+def _run_id(rollout: Rollout) -> str:
+    letters = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in rollout.id)
+    return f"{letters[:50]}-{rollout.generation}"
 
 
 def _left_out(target: Target, reason: str) -> Outcome:

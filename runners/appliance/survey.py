@@ -84,6 +84,9 @@ class Survey:
             return
         self.discovery = found
         self._tools.domain = found.best
+        await self._report_discovery(found)
+
+    async def _report_discovery(self, found: DomainDiscovery) -> None:
         if _essence(found) != _essence(self._reported_discovery):
             await self._tools.checkin.report(make_discovery_report(report_id(), found))
             self._reported_discovery = found
@@ -112,6 +115,7 @@ class Survey:
         try:
             async with tools.enumerator(domain, credential) as enumerator:
                 enumeration = await enumerator.enumerate()
+                netbios_name = domain.netbios_name or await enumerator.netbios_name()
             computers = await tools.locate(domain, enumeration.computers)
         except LogonError as error:
             if error.retryable:
@@ -122,10 +126,24 @@ class Survey:
         except MspError as error:
             await self._failed_for_now(error, domain)
             return
+        await self._name_domain(domain, netbios_name)
         self._enumerating.succeeded()
         self._reported_failure = None
         self.problems.pop("enumeration", None)
         await self._keep(evolve(enumeration, computers=computers), computers, generation)
+
+    async def _name_domain(self, domain: Domain, netbios_name: str | None) -> None:
+        """The directory says the NetBIOS name only to those who have logged on."""
+        if netbios_name == domain.netbios_name or self.discovery is None:
+            return
+        named = tuple(
+            evolve(entry, netbios_name=netbios_name) if entry.name == domain.name else entry
+            for entry in self.discovery.domains
+        )
+        self.discovery = evolve(self.discovery, domains=named)
+        self._tools.domain = self.domain
+        self._tools.state.save("discovery", self.discovery)
+        await self._report_discovery(self.discovery)
 
     async def _keep(self, enumeration: Enumeration, computers: tuple[Computer, ...], generation: int) -> None:
         tools = self._tools

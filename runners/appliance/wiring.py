@@ -11,8 +11,9 @@ from attrs import evolve
 from msp_sdk.checkin import CheckinClient, CompletedGenerations, Holdings, Outbox
 from msp_sdk.compliance import ComplianceScanner
 from msp_sdk.deployment import AgentDeployer
+from msp_sdk.directory.session import DirectoryOptions
 from msp_sdk.discovery import DiscoveryOptions, DomainDiscoverer
-from msp_sdk.enumeration import ADEnumerator, with_addresses
+from msp_sdk.enumeration import ADEnumerator, EnumerationOptions, with_addresses
 from msp_sdk.errors import MspError
 from msp_sdk.models.checkin import SitePolicy
 from msp_sdk.models.computer import Computer
@@ -105,7 +106,8 @@ class Tools:
 
     def enumerator(self, domain: Domain, credential: Credential) -> ADEnumerator:
         """A reader of a domain's computers."""
-        return ADEnumerator(domain, credential, ledger=self.ledger)
+        directory = DirectoryOptions(ca_pems=self._holdings.policy.trusted_cas)
+        return ADEnumerator(domain, credential, ledger=self.ledger, options=EnumerationOptions(directory=directory))
 
     def resolver_of(self, domain: Domain | None) -> Resolver:
         """Who resolves names: the domain's own servers where there is a domain."""

@@ -162,7 +162,8 @@ async def _named_targets(options: argparse.Namespace, credential: Credential) ->
     from msp_sdk.targets import TargetMerger
 
     merged = TargetMerger().merge(
-        manual=[ManualTarget(hostname=name, role="server") for name in options.hosts], credentials=[credential]
+        manual=[ManualTarget(hostname=name, role="server", credential_id=credential.id) for name in options.hosts],
+        credentials=[credential],
     )
     prober = ReachabilityProber(resolve=make_resolver(options).addresses)
     return evolve(merged, targets=tuple([target async for target in prober.probe(merged.targets)]))
