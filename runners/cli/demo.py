@@ -77,7 +77,6 @@ def _make_folder(wanted: str | None) -> Path:
 
 
 async def _show(options: argparse.Namespace, folder: Path) -> int:
-    from msp_sdk.models.provision import render_code
     from msp_sdk.partner import PartnerClient
     from msp_sdk.secret import Secret
     from runners.cli.view import make_view
@@ -88,7 +87,7 @@ async def _show(options: argparse.Namespace, folder: Path) -> int:
         partner = await stack.enter_async_context(PartnerClient(url, Secret(key)))
         site = await _prepare_site(partner, facts, options)
         login = await partner.login_code()
-        view = make_view(f"{url}/sites/{site.site_id}", render_code(login.code))
+        view = make_view(f"{url}/sites/{site.site_id}", login.code.reveal())
         stack.push(view.__exit__)
         view.__enter__()
         await _start_appliance(stack, folder, partner, site, facts, url)

@@ -396,11 +396,10 @@ async def _rollouts_change(options: argparse.Namespace) -> None:
 
 
 async def _login_code(options: argparse.Namespace) -> None:
-    from msp_sdk.models.provision import render_code
 
     async with open_partner(options) as partner:
         code = await partner.login_code()
     if options.json:
         print_json(code)
     else:
-        print(f"{render_code(code.code)}  at {partner.central}/login until {code.expires_at:%H:%M} UTC")
+        print(f"{code.code.reveal()}  at {partner.central}/login until {code.expires_at:%H:%M} UTC")
