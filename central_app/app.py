@@ -17,7 +17,7 @@ from typing import Any
 import uvloop
 from attrs import frozen
 from sanic import Request, Sanic
-from sanic.response import HTTPResponse
+from sanic.response import BaseHTTPResponse, HTTPResponse
 
 import central_app.audit.routes
 import central_app.checkin.routes
@@ -167,10 +167,11 @@ async def _check_peer(request: Request) -> HTTPResponse | None:
     return None
 
 
-async def _harden(_request: Request, response: HTTPResponse) -> None:
+async def _harden(_request: Any, response: BaseHTTPResponse) -> HTTPResponse | None:
     """Nothing is guessed, and nothing is kept unless its handler says so."""
     response.headers.setdefault("x-content-type-options", "nosniff")
     response.headers.setdefault("cache-control", "no-store")
+    return None
 
 
 @frozen

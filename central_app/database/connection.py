@@ -32,6 +32,8 @@ Row = Mapping[str, Any]
 
 BUSY_TIMEOUT_MS = 10_000
 READERS = 3
+WAL_ATTEMPTS = 100
+WAL_WAIT_S = 0.05
 
 
 class DatabaseError(MspError):
@@ -148,14 +150,27 @@ class _Connection:
     async def open(self) -> None:
         try:
             await self._connection.acquire()
-            await self.command("PRAGMA journal_mode=WAL")
+            await self._use_wal()
             await self.command("PRAGMA synchronous=NORMAL")
             await self.command(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
             await self.command("PRAGMA foreign_keys=ON")
             if self._read_only:
                 await self.command("PRAGMA query_only=ON")
         except sqlite3.Error as error:
+            # Its thread would keep the process alive.
+            await self.close()
             raise ConfigError(f"the database cannot be opened: {error}.", code="database-failed") from error
+
+    async def _use_wal(self) -> None:
+        """Switch to WAL; only the first of all connections does, and the busy timeout does not cover that."""
+        for _ in range(WAL_ATTEMPTS - 1):
+            try:
+                await self.command("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError:
+                await asyncio.sleep(WAL_WAIT_S)
+            else:
+                return
+        await self.command("PRAGMA journal_mode=WAL")
 
     async def close(self) -> None:
         if self._connection._connection is not None:  # noqa: SLF001

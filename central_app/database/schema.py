@@ -93,6 +93,9 @@ def migrate(path: Path) -> None:
     """
     config = _config()
     with _connected(path) as connection:
+        # Kept in the file: who connects later finds it so.
+        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        connection.commit()
         config.attributes["connection"] = connection
         with connection.begin():
             command.upgrade(config, "head")

@@ -81,6 +81,7 @@ async def load_facts(reader: Reader, site_id: str) -> SiteFacts:
         approved_appliances_count=sum(1 for row in boxes if row["state"] == "active"),
         waiting_appliances_count=sum(1 for row in boxes if row["state"] == "awaiting_approval"),
         directory=_directory(reports, runs),
+        controllers_silent=_silent(reports),
         domains=_domains(reports, runs, held),
         auto_rollout_enabled=auto is not None,
         auto_rollout_ready=auto_ready,
@@ -106,7 +107,11 @@ def _directory(reports: Iterable[DiscoveryReport], runs: Iterable[Row]) -> Direc
     known = list(reports)
     if any(believed(report) for report in known) or any(row["full_at"] for row in runs):
         return "found"
-    return "none" if any(report.nothing_found for report in known) else "unknown"
+    return "none" if any(report.nothing_found for report in known) and not _silent(known) else "unknown"
+
+
+def _silent(reports: Iterable[DiscoveryReport]) -> bool:
+    return any(report.nothing_found is not None and report.nothing_found.controllers_silent for report in reports)
 
 
 def _domains(reports: Iterable[DiscoveryReport], runs: Iterable[Row], held: Iterable[Row]) -> tuple[DomainFact, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from msp_sdk.models.domain import Domain, Evidence
+from msp_sdk.models.domain import CONTROLLER_FAILED, Domain, Evidence
 
 SRV_DC = "srv-dc"
 SRV_LDAP = "srv-ldap"
@@ -17,7 +17,7 @@ SRV_NONE = "srv-none"
 DNS_FAILED = "dns-failed"
 ROOT_DSE = "rootdse"
 ROOT_DSE_DISAGREES = "rootdse-disagrees"
-ROOT_DSE_FAILED = "rootdse-failed"
+ROOT_DSE_FAILED = CONTROLLER_FAILED
 CERTIFICATE = "certificate"
 CERTIFICATE_NONE = "certificate-none"
 HINT = "hint"

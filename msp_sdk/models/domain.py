@@ -97,12 +97,21 @@ class DiscoveredDomain:
     certificates: tuple[SeenCertificate, ...] = ()
 
 
+# What evidence says that DNS names a controller which gave no proof of a domain.
+CONTROLLER_FAILED = "rootdse-failed"
+
+
 @frozen
 class NothingFound:
     """A discovery that found no domain: what was asked, and what hints there were."""
 
     evidence: tuple[Evidence, ...] = ()
     hints: tuple[Hint, ...] = ()
+
+    @property
+    def controllers_silent(self) -> bool:
+        """DNS names controllers, and none of them proved itself: there may well be a directory."""
+        return any(entry.kind == CONTROLLER_FAILED for entry in self.evidence)
 
 
 @frozen

@@ -185,7 +185,7 @@ class Survey:
         if holdings.credentials is None:
             return
         enumeration = self.kept.enumeration if self.kept else None
-        if enumeration is None and not (self.discovery is not None and self.domain is None and holdings.manual_targets):
+        if enumeration is None and not self._walks_alone():
             return
         merged = tools.merger(holdings.policy).merge(
             manual=holdings.manual_targets,
@@ -201,6 +201,12 @@ class Survey:
         if last is None or last.digest != digest:
             await tools.checkin.report(evolve(report, report_id=report_id()))
             tools.state.save("reported-targets", ReportedTargets(digest))
+
+    def _walks_alone(self) -> bool:
+        """Discovery found no directory, and a person named hosts: there is work without one."""
+        holdings = self._tools.checkin.holdings
+        named = holdings.manual_targets or any(entry.host for entry in holdings.credentials or ())
+        return self.discovery is not None and self.domain is None and bool(named)
 
     def _problem(self, what: str, error: MspError) -> None:
         if self.problems.get(what) != error.code:
