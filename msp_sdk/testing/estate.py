@@ -1,7 +1,7 @@
 """A whole site in one process: controllers, DNS, Windows hosts, each on its own loopback address. No root needed.
 
 ``python -m msp_sdk.testing.estate`` runs one for other processes: it prints one line of JSON when it is ready, answers
-``accounts`` and ``machines`` on stdin with a line of JSON each, and ends when its stdin ends.
+``accounts``, ``machines`` and ``disable-account`` on stdin with a line of JSON each, and ends when its stdin ends.
 
 It does not prove what its parts do not prove: see :mod:`~msp_sdk.testing.directory`, :mod:`~msp_sdk.testing.wsman` and
 :mod:`~msp_sdk.testing.windows_host`. A host that is asleep is a full accept queue: Linux then drops what comes, as a
@@ -29,7 +29,7 @@ import msp_sdk.testing.script_handlers  # noqa: F401 (registers who answers our 
 from msp_sdk.directory.entry import parse_sid
 from msp_sdk.errors import StateError
 from msp_sdk.models.package import AgentPackage
-from msp_sdk.testing.accounts import Account, Accounts
+from msp_sdk.testing.accounts import DISABLED, Account, Accounts
 from msp_sdk.testing.builders import SERVICE_NAME, build_agent_package
 from msp_sdk.testing.certificates import EstateCA
 from msp_sdk.testing.directory import LdapServer
@@ -96,6 +96,7 @@ class EstateSpec:
     Attributes:
         network: Second octet of the loopback addresses; None takes one that is free.
         with_directory: False leaves the controllers in DNS and dead.
+        delay_s: Every answer of the directory, and every script, takes this much longer.
     """
 
     computers: int = 40
@@ -104,6 +105,7 @@ class EstateSpec:
     username: str = "svc-msp"
     network: int | None = None
     with_directory: bool = True
+    delay_s: float = 0.0
     agent_version: str = "1.4.0"
 
 
@@ -231,6 +233,7 @@ class Estate:
             )
             certificate = ca.issue([f"{controller.name.lower()}.{self.spec.domain}"], [address])
             server = LdapServer(directory, accounts, address=address, certificate=certificate)
+            server.faults.delay_s = self.spec.delay_s
             async with contextlib.AsyncExitStack() as trial:
                 await trial.enter_async_context(server)
                 if self.spec.with_directory:
@@ -269,6 +272,7 @@ class Estate:
                 https_port=HTTPS_PORT if entry.door == "https" else None,
                 certificate=ca.issue([f"{entry.name.lower()}.{self.spec.domain}"]) if entry.door == "https" else None,
             )
+            host.faults.script_delay_s = self.spec.delay_s
             hosts[entry.name] = await stack.enter_async_context(host)
         return hosts
 
@@ -312,6 +316,9 @@ async def _serve(spec: EstateSpec) -> None:
                     _say(estate.account_facts())
                 case b"machines":
                     _say(estate.machine_facts())
+                case b"disable-account":
+                    estate.credential.refusal = DISABLED
+                    _say({"disabled": estate.credential.username})
                 case other:
                     _say({"error": f"unknown question of {len(other)} bytes"})
 
@@ -327,10 +334,16 @@ def main() -> int:
     parser.add_argument("--computers", type=int, default=40)
     parser.add_argument("--network", type=int, help="second octet of the loopback addresses")
     parser.add_argument("--no-directory", action="store_true", help="the controllers are in DNS and dead")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds by which every answer is late")
     options = parser.parse_args()
     # What the stand-ins write of themselves is for a person who looks for a fault of theirs.
     os.umask(0o077)
-    spec = EstateSpec(computers=options.computers, network=options.network, with_directory=not options.no_directory)
+    spec = EstateSpec(
+        computers=options.computers,
+        network=options.network,
+        with_directory=not options.no_directory,
+        delay_s=options.delay,
+    )
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve(spec))
     return 0

@@ -30,6 +30,7 @@ class Child:
         self.name = name
         self.process = process
         self._log = log
+        self._drain: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(
@@ -81,15 +82,15 @@ class Child:
             raise StateError(f"{self.name} failed: {self.last_words()}", code="process-failed")
         return output
 
-    def drain(self) -> asyncio.Task[None]:
-        """Throw away what it prints from now on, so that a full pipe never stops it."""
+    def drain(self) -> None:
+        """Throw away what it prints from now on, so that a full pipe never stops it. Ends with the process."""
 
         async def read_on() -> None:
             assert self.process.stdout is not None  # noqa: S101
             while await self.process.stdout.read(65536):
                 pass
 
-        return asyncio.create_task(read_on())
+        self._drain = asyncio.create_task(read_on())
 
     def last_words(self) -> str:
         """The last line that it wrote to its log."""
@@ -98,6 +99,12 @@ class Child:
         except OSError:
             lines = []
         return lines[-1] if lines else f"it said nothing (exit code {self.process.returncode})"
+
+    async def kill(self) -> None:
+        """End it as a power cut would."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
 
     async def stop(self) -> None:
         """End it: politely first, then not."""
@@ -108,6 +115,4 @@ class Child:
         try:
             await asyncio.wait_for(self.process.wait(), _STOP_S)
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
-            await self.process.wait()
+            await self.kill()

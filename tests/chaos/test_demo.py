@@ -1,0 +1,146 @@
+"""``msp demo`` as a person runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from runners.cli.demo_world import compare, compare_machines
+from runners.cli.hosts import HostLine
+
+pytestmark = pytest.mark.slow
+DEMO = [sys.executable, "-m", "runners.cli", "demo"]
+
+
+def alone() -> list[str]:
+    """A prefix that runs a command as an ordinary user in a namespace with nothing but loopback."""
+    if os.geteuid() != 0:
+        return ["unshare", "-Urn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    # The interpreter may lie where only root reads; to read is all that this user may beyond others.
+    user = "setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all,+dac_read_search"
+    user += " --ambient-caps=-all,+dac_read_search --bounding-set=-all,+dac_read_search --no-new-privs"
+    return ["unshare", "-n", "sh", "-c", f'ip link set lo up && exec {user} "$@"', "sh"]
+
+
+def processes_of(folder: Path) -> list[str]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in text:
+            found.append((entry / "cmdline").read_bytes().decode(errors="replace"))
+    return found
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A folder that the demo's processes carry in their environment, so that they can be found."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    folder.chmod(0o777)
+    for parent in folder.parents:
+        if parent.owner() == "root" and parent != Path("/") and os.geteuid() == 0 and "pytest" in str(parent):
+            parent.chmod(0o755)
+    return folder
+
+
+def environ(home: Path) -> dict[str, str]:
+    return {**os.environ, "HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def test_demo_ends_complete_as_an_ordinary_user_with_nothing_but_loopback(home: Path) -> None:
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        if os.environ.get("MSP_REQUIRE_REAL") == "1":
+            pytest.fail("unshare and ip are needed (util-linux, iproute2)")
+        pytest.skip("unshare and ip are needed (util-linux, iproute2)")
+    ended = subprocess.run(
+        [*alone(), *DEMO, "--exit-when-complete"],
+        env=environ(home),
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    if ended.returncode and "unshare" in ended.stderr and os.environ.get("MSP_REQUIRE_REAL") != "1":
+        pytest.skip(f"this kernel lends no namespace: {ended.stderr.strip()}")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "each of 40 computers runs the agent or is listed with its true reason" in ended.stdout
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("wait_s", [0.6, 3.0])
+def test_interrupted_demo_leaves_nothing_behind(home: Path, wait_s: float) -> None:
+    with subprocess.Popen(DEMO, env=environ(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as demo:
+        time.sleep(wait_s)
+        demo.send_signal(signal.SIGINT)
+        _, errors = demo.communicate(timeout=30)
+    assert demo.returncode == 130
+    assert b"Traceback" not in errors
+    assert processes_of(home) == []
+    assert list(home.iterdir()) == []
+
+
+def test_killed_demo_takes_its_processes_with_it(home: Path) -> None:
+    with subprocess.Popen(DEMO, env=environ(home), stdout=subprocess.PIPE) as demo:
+        assert demo.stdout is not None
+        demo.stdout.readline()
+        assert len(processes_of(home)) > 2
+        demo.kill()
+    for _ in range(100):
+        if not processes_of(home):
+            return
+        time.sleep(0.1)
+    assert processes_of(home) == []
+
+
+def test_demo_shows_a_wrong_password_as_one_strike(home: Path) -> None:
+    ended = subprocess.run(
+        [*DEMO, "--exit-when-complete", "--fault", "wrong-password", "--computers", "12"],
+        env=environ(home),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "bad-password count of svc-msp in the directory: 1" in ended.stdout
+    assert "was refused: wrong-password" in ended.stdout
+
+
+def test_demo_tells_an_unreachable_controller_from_no_directory(home: Path) -> None:
+    ended = subprocess.run(
+        [*DEMO, "--exit-when-complete", "--fault", "unreachable-controller", "--computers", "12"],
+        env=environ(home),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "discovery:unreachable-controller" in ended.stdout
+    assert "not complete: no controller of the domain answers" in ended.stdout
+
+
+TRUTH = [{"name": "SRV1", "truth": "agent"}, {"name": "PC1", "truth": "no-answer"}]
+SAID = (HostLine("srv1", "server", "agent"), HostLine("pc1", "workstation", "waiting", "no-answer"))
+
+
+def test_the_demos_own_check_passes_only_for_the_truth() -> None:
+    assert compare(SAID, TRUTH) == []
+    assert len(compare(SAID[:1], TRUTH)) == 1
+    assert len(compare((SAID[0], HostLine("pc1", "workstation", "waiting", "winrm-closed")), TRUTH)) == 1
+    assert len(compare((*SAID, HostLine("ghost", "server", "agent")), TRUTH)) == 1
+    running = {"agent_running": True, "violations": []}
+    assert compare_machines({"SRV1": running}, TRUTH) == []
+    assert len(compare_machines({}, TRUTH)) == 1
+    assert len(compare_machines({"SRV1": running, "PC1": running}, TRUTH)) == 1
+    assert len(compare_machines({"SRV1": {**running, "violations": ["in clear"]}}, TRUTH)) == 1
