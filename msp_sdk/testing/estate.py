@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import secrets
 import socket
 import sys
@@ -27,7 +28,7 @@ from attrs import field, frozen
 
 import msp_sdk.testing.script_handlers  # noqa: F401 (registers who answers our scripts)
 from msp_sdk.directory.entry import parse_sid
-from msp_sdk.errors import StateError
+from msp_sdk.errors import MspError, StateError
 from msp_sdk.models.package import AgentPackage
 from msp_sdk.testing.accounts import DISABLED, Account, Accounts
 from msp_sdk.testing.builders import SERVICE_NAME, build_agent_package
@@ -344,8 +345,16 @@ def main() -> int:
         with_directory=not options.no_directory,
         delay_s=options.delay,
     )
-    with contextlib.suppress(KeyboardInterrupt):
+    # Every host takes some files, and the usual soft limit is 1,024.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
         asyncio.run(_serve(spec))
+    except KeyboardInterrupt:
+        return 130
+    except MspError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     return 0
 
 

@@ -15,6 +15,8 @@ from msp_sdk.errors import ConfigError
 Door = Literal["https", "http", "closed", "silent", "none"]
 AGENT = "agent"
 LEAST_COMPUTERS = 12
+# Each host takes some of a process's files; the usual hard limit allows about this many.
+MOST_COMPUTERS = 2500
 
 _SERVER_OS = (
     ("Windows Server 2022 Standard", "10.0 (20348)"),
@@ -68,8 +70,8 @@ def plan_computers(count: int, *, network: int, now: datetime) -> tuple[PlannedC
     Raises:
         ConfigError: Too few computers for an estate that shows anything, or too many for the network.
     """
-    if not LEAST_COMPUTERS <= count <= 20_000:  # noqa: PLR2004
-        raise ConfigError(f"an estate has {LEAST_COMPUTERS} to 20000 computers, not {count}.")
+    if not LEAST_COMPUTERS <= count <= MOST_COMPUTERS:
+        raise ConfigError(f"an estate has {LEAST_COMPUTERS} to {MOST_COMPUTERS} computers, not {count}.")
     numbers = iter(range(count))
 
     def address() -> str:

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msp_sdk.errors import StateError
+from msp_sdk.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
     from runners.cli.demo_world import DemoWorld
@@ -41,7 +41,19 @@ def add_to(commands: Any) -> None:
 
 
 async def run_demo(options: argparse.Namespace) -> int:
-    """Run the demo until it is complete or interrupted; returns the exit code."""
+    """Run the demo until it is complete or interrupted; returns the exit code.
+
+    Raises:
+        ConfigError: There cannot be that many computers, or the folder cannot be used.
+        StateError: A process ended too early, or it took too long.
+    """
+    from msp_sdk.testing.estate_plan import LEAST_COMPUTERS, MOST_COMPUTERS
+
+    if not LEAST_COMPUTERS <= options.computers <= MOST_COMPUTERS:
+        raise ConfigError(
+            f"an estate has {LEAST_COMPUTERS} to {MOST_COMPUTERS} computers, not {options.computers}.",
+            remedy="Give another --computers.",
+        )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -64,8 +76,16 @@ async def run_demo(options: argparse.Namespace) -> int:
 
 
 def _make_folder(wanted: str | None) -> Path:
-    folder = Path(wanted or tempfile.mkdtemp(prefix="msp-demo-"))
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if wanted is None:
+        return Path(tempfile.mkdtemp(prefix="msp-demo-"))
+    folder = Path(wanted)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        used = any(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(f"the folder {folder} cannot be used: {error.strerror}.") from error
+    if used:
+        raise ConfigError(f"the folder {folder} is not empty.", remedy="The demo begins anew: give an empty folder.")
     return folder
 
 

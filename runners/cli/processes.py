@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import sys
@@ -18,9 +19,12 @@ _STOP_S = 8.0
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """Linux ends the child when the demo ends, however that happens. Source: prctl(2)."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        # It ended before we asked.
+        os._exit(1)
 
 
 class Child:
@@ -49,7 +53,7 @@ class Child:
                 env={**os.environ, **(environ or {})},
                 # A Ctrl-C on the terminal is for us: we end our children in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=functools.partial(_die_with, os.getpid()),
                 limit=2**24,
             )
         return cls(name, process, log)
@@ -77,7 +81,12 @@ class Child:
         Raises:
             StateError: It failed.
         """
-        output, _ = await self.process.communicate(text)
+        try:
+            output, _ = await self.process.communicate(text)
+        except BaseException:
+            # Interrupted: it must not go on in a folder that is about to be removed.
+            await self.stop()
+            raise
         if self.process.returncode:
             raise StateError(f"{self.name} failed: {self.last_words()}", code="process-failed")
         return output
@@ -98,7 +107,7 @@ class Child:
             lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         except OSError:
             lines = []
-        return lines[-1] if lines else f"it said nothing (exit code {self.process.returncode})"
+        return lines[-1].removeprefix("msp: ") if lines else f"it said nothing (exit code {self.process.returncode})"
 
     async def kill(self) -> None:
         """End it as a power cut would."""

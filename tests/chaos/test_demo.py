@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -144,3 +145,39 @@ def test_the_demos_own_check_passes_only_for_the_truth() -> None:
     assert len(compare_machines({}, TRUTH)) == 1
     assert len(compare_machines({"SRV1": running, "PC1": running}, TRUTH)) == 1
     assert len(compare_machines({"SRV1": {**running, "violations": ["in clear"]}}, TRUTH)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--computers", "3"], "an estate has 12 to"),
+        (["--folder", "/proc/nowhere"], "cannot be used"),
+        (["--fault", "unknown"], "invalid choice"),
+    ],
+)
+def test_demo_that_cannot_begin_says_why_in_a_line(arguments: list[str], told: str) -> None:
+    ended = subprocess.run([*DEMO, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert told in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_demo_begins_only_in_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "central.db").touch()
+    ended = subprocess.run([*DEMO, "--folder", str(tmp_path)], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert "is not empty" in ended.stderr
+
+
+def test_demo_on_a_taken_port_says_so_and_leaves_nothing_behind(home: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ended = subprocess.run(
+            [*DEMO, "--port", port], env=environ(home), capture_output=True, text=True, timeout=60, check=False
+        )
+    assert ended.returncode == 1
+    assert "cannot be bound" in ended.stderr
+    assert processes_of(home) == []
+    assert list(home.iterdir()) == []
