@@ -30,6 +30,8 @@ TEST_TOOLS = (
     "pytest>=8",
     "pytest-benchmark>=5",
     "pytest-timeout>=2.3",
+    "tree-sitter>=0.25",
+    "tree-sitter-powershell>=0.26",
 )
 LINT_TOOLS = ("ruff>=0.8", "import-linter>=2.1", "towncrier>=24.8")
 TYPE_TOOLS = ("mypy>=1.13", "types-PyYAML", "types-psutil", "types-requests", *TEST_TOOLS)

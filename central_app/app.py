@@ -119,6 +119,8 @@ def _make_central(settings: CentralSettings, database: SqliteDatabase, vault: Va
         endpoint=settings.endpoint(settings.port),
         claims_by_address=RateLimiter(settings.claims_per_minute_address),
         claims_by_code=RateLimiter(settings.claims_per_minute_code),
+        logins_by_address=RateLimiter(settings.claims_per_minute_address),
+        reports_by_appliance=RateLimiter(settings.reports_per_minute_appliance),
     )
 
 
@@ -199,10 +201,18 @@ def _tls(settings: CentralSettings) -> ssl.SSLContext | None:
     if settings.tls_cert is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    for path in (settings.tls_cert, settings.tls_key):
+        if path is not None and not path.is_file():
+            raise ConfigError(f"there is no file {path}.", code="bad-tls", remedy="Correct --tls-cert and --tls-key.")
     try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        # A key with a passphrase would be asked for on a terminal that a service does not have.
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password=lambda: b"")
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"the TLS certificate or its key cannot be read: {error}.", code="bad-tls") from error
+        raise ConfigError(
+            f"the TLS certificate or its key cannot be used: {error}.",
+            code="bad-tls",
+            remedy="Give PEM files: the chain, and its key without a passphrase.",
+        ) from error
     return context
 
 

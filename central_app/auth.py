@@ -28,6 +28,7 @@ from sqlalchemy import select, update
 from central_app.database.connection import DatabaseError, Row
 from central_app.database.tables import appliance_keys, appliances, partner_keys, sessions, sites, users
 from central_app.problems import ProblemError, not_found
+from central_app.settings import cookie_is_secure
 from central_app.state import Central, central_of
 from msp_sdk.models.partner import Role
 from msp_sdk.secret import Secret
@@ -65,6 +66,7 @@ class Caller:
     Attributes:
         address: Where from; a proxy's word only where the proxy is trusted.
         site_id: Of an appliance: the site of its key. None for others.
+        approved: False for an appliance that a person has not let in yet.
     """
 
     kind: Kind
@@ -72,6 +74,7 @@ class Caller:
     partner_id: str = ""
     site_id: str | None = None
     appliance_id: str | None = None
+    approved: bool = True
     role: Role = "viewer"
     user_id: str | None = None
     email: str | None = None
@@ -132,7 +135,7 @@ async def appliance_caller(request: Request) -> Caller | None:
     if token is None:
         return None
     row = await central.db.fetch_one(
-        select(appliances.c.site_id, appliances.c.id, appliances.c.partner_id)
+        select(appliances.c.site_id, appliances.c.id, appliances.c.partner_id, appliances.c.state)
         .join(
             appliance_keys,
             (appliance_keys.c.site_id == appliances.c.site_id) & (appliance_keys.c.appliance_id == appliances.c.id),
@@ -145,7 +148,8 @@ async def appliance_caller(request: Request) -> Caller | None:
     )
     if row is None:
         return None
-    return Caller("appliance", address_of(request), row["partner_id"], row["site_id"], row["id"])
+    approved = row["state"] == "active"
+    return Caller("appliance", address_of(request), row["partner_id"], row["site_id"], row["id"], approved)
 
 
 async def partner_caller(request: Request) -> Caller | None:
@@ -212,7 +216,7 @@ async def session_caller(request: Request) -> Caller | None:
         ProblemError: ``csrf``: something is to be changed without the page's token.
     """
     central = central_of(request)
-    text = request.cookies.get(COOKIE) or ""
+    text = session_token(request)
     token = parse_token(central, text, SESSION_PREFIX)
     if token is None:
         return None
@@ -247,6 +251,21 @@ async def session_caller(request: Request) -> Caller | None:
         key_id=row["key_id"],
         session_hash=token.hash,
     )
+
+
+def cookie_name(central: Central) -> str:
+    """The name of the session's cookie. With the prefix no neighbour under the same domain can set it for us."""
+    return f"__Host-{COOKIE}" if cookie_is_secure(central.endpoint) else COOKIE
+
+
+def session_token(request: Request) -> str:
+    """The token in the session's cookie; empty when there is none."""
+    return request.cookies.get(cookie_name(central_of(request))) or ""
+
+
+def csrf_of(request: Request) -> str:
+    """What the page of this request's session sends with every change."""
+    return central_of(request).vault.csrf_token(session_token(request))
 
 
 async def _authenticate(request: Request, route: Route) -> Caller:

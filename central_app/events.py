@@ -17,7 +17,7 @@ from attrs import define, field
 from sanic import Request
 from sqlalchemy import delete, insert, select, update
 
-from central_app.auth import Caller
+from central_app.auth import Caller, partner_caller
 from central_app.database.connection import Reader, Transaction
 from central_app.database.tables import events, sites
 from central_app.state import central_of
@@ -29,6 +29,8 @@ KEPT_COUNT = 10_000
 # How many are read at once.
 BATCH_COUNT = 200
 HEARTBEAT_S = 15.0
+# With the first block after so long, at the latest the next heartbeat.
+ASK_AGAIN_S = 1.0
 LOOK_S = 2.0
 # How long after a wake-up the change is looked for: its transaction may still be committing.
 COMMIT_WAIT_S = 1.0
@@ -188,24 +190,40 @@ async def _wait(woken: asyncio.Event, stopping: asyncio.Task[Literal[True]], *, 
         waking.cancel()
 
 
+async def _still_may(request: Request, caller: Caller, site_id: str) -> bool:
+    again = await partner_caller(request)
+    if again is None or again.partner_id != caller.partner_id:
+        return False
+    mine = (sites.c.site_id == site_id) & (sites.c.partner_id == caller.partner_id)
+    return await central_of(request).db.fetch_one(select(sites.c.site_id).where(mine)) is not None
+
+
 async def stream_events(request: Request, caller: Caller, site_id: str) -> None:
-    """The event stream of a site, for :data:`~msp_sdk.wire.routes.SITE_EVENTS`."""
-    del caller
+    """The event stream of a site, for :data:`~msp_sdk.wire.routes.SITE_EVENTS`.
+
+    A stream may last for days: who may listen is asked again on the way, so that a revoked key, a closed
+    session or a site that is gone ends it.
+    """
     central = central_of(request)
     wish = request.headers.get("last-event-id") or request.args.get("after")
-    if wish is None or not wish.isascii() or not wish.isdigit() or len(wish) > LONGEST_SEQUENCE:
-        # Who names no place wants what happens from now on.
-        after = await newest_sequence(central.db, site_id)
-    else:
-        after = int(wish)
+    # Who names no place wants what happens from now on; so does who was ahead of a database that was restored.
+    after = await newest_sequence(central.db, site_id)
+    if wish is not None and wish.isascii() and wish.isdigit() and len(wish) <= LONGEST_SEQUENCE:
+        after = min(after, int(wish))
     response = await request.respond(
         content_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"},
     )
+    loop = asyncio.get_running_loop()
+    asked_at = loop.time()
     try:
         # The head goes out with the first bytes: who listens should know at once that we do.
         await response.send(OPENING)
         async for block in follow(central.db, site_id, after, central.stopping):
+            if loop.time() - asked_at >= ASK_AGAIN_S:
+                asked_at = loop.time()
+                if not await _still_may(request, caller, site_id):
+                    break
             await response.send(block)
         await response.eof()
     except asyncio.CancelledError:

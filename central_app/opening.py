@@ -49,7 +49,7 @@ def prepare(settings: CentralSettings) -> None:
                 code="schema-older",
                 remedy="Run: msp central migrate",
             )
-        _refuse_newer(state)
+        _refuse_strange(state, path)
         if state == "empty":
             make_key(settings.vault_key_path)
             schema.migrate(path)
@@ -65,14 +65,21 @@ def migrate(settings: CentralSettings) -> None:
     path = sqlite_path(settings.database)
     with schema.schema_lock(path):
         state = schema.schema_state(path)
-        _refuse_newer(state)
+        _refuse_strange(state, path)
         if state == "empty":
             make_key(settings.vault_key_path)
         schema.migrate(path)
         asyncio.run(_check_key(settings, path))
 
 
-def _refuse_newer(state: schema.SchemaState) -> None:
+def _refuse_strange(state: schema.SchemaState, path: Path) -> None:
+    if state == "unknown":
+        # Perhaps another program's file: nothing is guessed, and nothing in it is touched.
+        raise ConfigError(
+            f"{path} holds tables, but does not say of which version of Central.",
+            code="schema-unknown",
+            remedy="Name another file, or restore a backup.",
+        )
     if state == "newer":
         raise ConfigError(
             "the database was written by a newer version.", code="schema-newer", remedy="Update this installation."

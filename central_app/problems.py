@@ -31,6 +31,9 @@ _BY_STATUS = {
     503: "unavailable",
 }
 _SERVER_SIDE = 500
+MOST_ERRORS = 100
+LONGEST_PATH = 200
+LONGEST_DETAIL = 1000
 _BUSY_S = 2
 
 
@@ -72,7 +75,9 @@ def problem_response(
     status: int | None = None,
 ) -> HTTPResponse:
     """The response for a problem."""
-    document = render_problem(code, detail, errors=errors, request_id=request_id)
+    # Names are the caller's text, and there may be as many as the body has room for.
+    shown = tuple((path[:LONGEST_PATH], message) for path, message in errors[:MOST_ERRORS])
+    document = render_problem(code, detail[:LONGEST_DETAIL], errors=shown, request_id=request_id)
     if status is not None:
         document["status"] = status
     headers = {} if retry_after_s is None else {"retry-after": str(retry_after_s)}

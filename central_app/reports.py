@@ -17,6 +17,7 @@ from central_app.auth import Caller
 from central_app.database.connection import Database, Transaction
 from central_app.database.tables import appliances, reports
 from central_app.problems import ProblemError
+from central_app.state import central_of
 from msp_sdk.errors import MspError, WireError
 from msp_sdk.models.checkin import ReportReply
 from msp_sdk.models.generation import acknowledge
@@ -38,14 +39,23 @@ class Reporter:
     appliance_id: str
 
 
-def reporter_of(caller: Caller) -> Reporter:
-    """The appliance that calls.
+def reporter_of(request: Request, caller: Caller, *, before_approval: bool = False) -> Reporter:
+    """The appliance that calls, within the budget of its reports; the heartbeat has no part in it (lesson 16).
+
+    Args:
+        request: The budgets are its application's.
+        caller: Who was proven to call.
+        before_approval: An appliance that awaits approval may send this report: what it sees needs no credential.
+            Everything else would let whoever has a code rewrite what the site's own appliances found.
 
     Raises:
-        ProblemError: ``unauthenticated``: it is none.
+        ProblemError: ``unauthenticated``: it is none; ``not-approved``; ``rate-limited``.
     """
     if caller.site_id is None or caller.appliance_id is None:
         raise ProblemError("unauthenticated")
+    if not caller.approved and not before_approval:
+        raise ProblemError("not-approved")
+    central_of(request).reports_by_appliance.take(caller.appliance_id)
     return Reporter(caller.partner_id, caller.site_id, caller.appliance_id)
 
 
@@ -100,6 +110,16 @@ def check_text(value: str, path: str, longest: int = LONGEST_NAME) -> str:
     return value
 
 
+def check_guid(value: str | None, path: str) -> None:
+    """Check an objectGUID that may be missing.
+
+    Raises:
+        WireError: As :func:`check_text`.
+    """
+    if value is not None:
+        check_text(value, path, LONGEST_GUID)
+
+
 async def take_report(
     db: Database,
     reporter: Reporter,
@@ -138,18 +158,6 @@ async def take_report(
         )
         await apply(tx)
     return ReportReply("ok")
-
-
-async def was_taken(db: Database, reporter: Reporter, report_id: str) -> bool:
-    """Whether a report with this id was taken already."""
-    row = await db.fetch_one(
-        select(reports.c.report_id).where(
-            reports.c.site_id == reporter.site_id,
-            reports.c.appliance_id == reporter.appliance_id,
-            reports.c.report_id == report_id,
-        )
-    )
-    return row is not None
 
 
 async def acknowledge_work(tx: Transaction, reporter: Reporter, work: str, generation: int | None) -> None:

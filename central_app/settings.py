@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from msp_sdk.errors import ConfigError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+HIGHEST_PORT = 65535
 DEFAULT_DATABASE = "sqlite:///central.db"
 DATABASE_VARIABLE = "MSP_CENTRAL_DATABASE"
 KEY_FILE_VARIABLE = "MSP_CENTRAL_KEY_FILE"
@@ -27,8 +29,9 @@ class CentralSettings:
         port: 0 takes a free one.
         behind_proxy: Who may connect; their ``X-Forwarded-For`` is believed. Empty: nobody is a proxy.
         public_url: How appliances and browsers reach Central; None: the bound scheme, host and port.
-        claims_per_minute_address: Claims and logins that one address may try.
+        claims_per_minute_address: Claims that one address may try, and as many logins.
         claims_per_minute_code: Claims of one provision code.
+        reports_per_minute_appliance: Reports of one appliance; its check-ins do not count.
     """
 
     database: str = DEFAULT_DATABASE
@@ -41,6 +44,7 @@ class CentralSettings:
     key_file: Path | None = None
     claims_per_minute_address: int = 120
     claims_per_minute_code: int = 20
+    reports_per_minute_appliance: int = 600
 
     @property
     def vault_key_path(self) -> Path:
@@ -71,6 +75,7 @@ def make_settings(
     public_url: str | None = None,
     claims_per_minute_address: int = 120,
     claims_per_minute_code: int = 20,
+    reports_per_minute_appliance: int = 600,
 ) -> CentralSettings:
     """Settings from arguments and the environment, checked.
 
@@ -88,6 +93,7 @@ def make_settings(
         key_file=Path(environ[KEY_FILE_VARIABLE]) if environ.get(KEY_FILE_VARIABLE) else None,
         claims_per_minute_address=claims_per_minute_address,
         claims_per_minute_code=claims_per_minute_code,
+        reports_per_minute_appliance=reports_per_minute_appliance,
     )
     sqlite_path(settings.database)
     return settings
@@ -99,6 +105,8 @@ def check_bind(settings: CentralSettings) -> None:
     Raises:
         ConfigError: With what to add. Not retryable.
     """
+    if not 0 <= settings.port <= HIGHEST_PORT:
+        raise ConfigError(f"{settings.port} is no port.", remedy=f"Give --port 0 to {HIGHEST_PORT}.")
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise ConfigError("TLS needs both a certificate and its key.", remedy="Give --tls-cert and --tls-key.")
     if settings.tls_cert is not None and settings.behind_proxy:
@@ -139,6 +147,11 @@ def _is_wildcard(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
+        pass
+    try:
+        # "0" and "0.0" are spellings of it, too.
+        return not any(socket.inet_aton(host))
+    except OSError:
         return host == ""
 
 
@@ -149,12 +162,22 @@ def _parse_network(text: str) -> Network:
         raise ConfigError(f"{text!r} is not a network such as 10.0.0.0/24.", remedy="Correct --behind-proxy.") from None
 
 
-def _check_public_url(url: str) -> None:
-    parts = urlsplit(url)
+def _is_public_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
     plain = parts.scheme == "http" and is_loopback(parts.hostname or "")
-    if not parts.hostname or not (parts.scheme == "https" or plain) or parts.query or parts.fragment:
+    # Routes begin at the root, and a password in it would travel with every code.
+    bare = parts.path in ("", "/") and not (parts.query or parts.fragment or parts.username or parts.password)
+    return named and bare and (parts.scheme == "https" or plain)
+
+
+def _check_public_url(url: str) -> None:
+    if not _is_public_url(url):
         raise ConfigError(
-            f"the public URL {url!r} is not https, nor http to loopback.",
+            "the public URL is not https://HOST[:PORT], nor http to loopback.",
             code="insecure-url",
             remedy="Give --public-url https://….",
         )

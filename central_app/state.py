@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -50,6 +51,17 @@ class RateLimiter:
             raise ProblemError("rate-limited", retry_after_s=int(_WINDOW_S))
 
 
+def budget_name(address: str) -> str:
+    """Whose budget an address draws on: whoever has one IPv6 address has all of its /64."""
+    try:
+        known = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(known, ipaddress.IPv4Address):
+        return str(known)
+    return str(known.ipv4_mapped or ipaddress.IPv6Network((known, 64), strict=False))
+
+
 def utc_now() -> datetime:
     """The clock of Central, at its edge."""
     return datetime.now(UTC)
@@ -70,6 +82,8 @@ class Central:
     endpoint: str
     claims_by_address: RateLimiter
     claims_by_code: RateLimiter
+    logins_by_address: RateLimiter
+    reports_by_appliance: RateLimiter
     stopping: asyncio.Event = field(factory=asyncio.Event)
     now: Callable[[], datetime] = utc_now
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from sanic import Blueprint, Request
 from sanic.response import HTTPResponse
 
@@ -10,6 +11,8 @@ from central_app.bodies import CHECKIN_BYTES, check_text, json_reply, read_json
 from central_app.checkin.service import CheckInService
 from central_app.problems import ProblemError, invalid
 from central_app.state import central_of
+from msp_sdk.errors import WireError
+from msp_sdk.models.appliance import canonical_mac
 from msp_sdk.models.checkin import CheckinRequest
 from msp_sdk.wire.converter import structure, unknown_fields
 from msp_sdk.wire.routes import CHECKIN
@@ -33,6 +36,29 @@ def check_request(request: CheckinRequest) -> None:
             raise invalid(name, f"holds at most {MOST_ADDRESSES}")
 
 
+def read_macs(request: CheckinRequest) -> CheckinRequest:
+    """The request with its MACs in the one spelling.
+
+    Raises:
+        ProblemError: ``invalid``, with the path.
+    """
+
+    def read(path: str, text: str) -> str:
+        try:
+            return canonical_mac(text)
+        except WireError:
+            raise invalid(path, "is no MAC address") from None
+
+    macs = request.all_mac_addresses
+    return evolve(
+        request,
+        mac_address=read("mac_address", request.mac_address),
+        all_mac_addresses=None
+        if macs is None
+        else tuple(read(f"all_mac_addresses[{number}]", mac) for number, mac in enumerate(macs)),
+    )
+
+
 async def check_in(request: Request) -> HTTPResponse:
     """``POST /api/appliances/checkin``: its key is proven in the heartbeat's own transaction."""
     token = parse_token(central_of(request), bearer(request) or "", APPLIANCE_PREFIX)
@@ -41,6 +67,7 @@ async def check_in(request: Request) -> HTTPResponse:
     data = read_json(request, CHECKIN_BYTES)
     body = structure(data, CheckinRequest)
     check_request(body)
+    body = read_macs(body)
     service: CheckInService = request.app.ctx.checkin
     unknown_count = len(unknown_fields(data, CheckinRequest))
     return json_reply(await service.check_in(token, body, unknown_count, address_of(request)))

@@ -62,15 +62,17 @@ class CheckInService:
             raise ProblemError("unauthenticated")
         if request.site_id != token.owner:
             log.warning("an appliance of %s says that it belongs elsewhere; its key decides", token.owner)
-        await self._optional("notes", lambda: self._note(request, result, unknown_count), None)
-        return await self._reply(request, result, address)
+        failed: list[str] = []
+        await self._optional(failed, "notes", lambda: self._note(request, result, unknown_count), None)
+        return await self._reply(request, result, address, failed)
 
-    async def _optional(self, part: str, work: Callable[[], Awaitable[T]], otherwise: T) -> T:
-        """Do a part that may fail; the heartbeat is committed already."""
+    async def _optional(self, failed: list[str], part: str, work: Callable[[], Awaitable[T]], otherwise: T) -> T:
+        """Do a part that may fail; the heartbeat is committed already. ``failed`` notes that it did."""
         try:
             return await work()
         except Exception:
             log.exception("the %s of a check-in failed", part)
+            failed.append(part)
             return otherwise
 
     async def _note(self, request: CheckinRequest, result: CheckInResult, unknown_count: int) -> None:
@@ -85,8 +87,7 @@ class CheckInService:
             values["clock_skew_s"] = skew_s
         if unknown_count:
             values["unknown_fields_count"] = appliances.c.unknown_fields_count + unknown_count
-        came_back = result.first or self._was_quiet(request, result)
-        if not values and not request.credential_states and not came_back:
+        if not values and not request.credential_states and not result.came_back:
             return
         async with self._central.db.transaction() as tx:
             if values:
@@ -97,33 +98,39 @@ class CheckInService:
                 )
             if request.credential_states and result.appliance["state"] == "active":
                 await take_states(tx, site_id, appliance_id, request.credential_states, self._central.now())
-            if came_back:
+            if result.came_back:
                 await emit(tx, site_id, "appliance-checked-in", {"appliance_id": appliance_id, "first": result.first})
 
-    def _was_quiet(self, request: CheckinRequest, result: CheckInResult) -> bool:
-        # A client that was restarted asks for everything; so the page sees it come back.
-        return request.credentials_version is None and result.appliance["state"] == "active"
-
-    async def _reply(self, request: CheckinRequest, result: CheckInResult, address: str) -> CheckinReply:
+    async def _reply(
+        self, request: CheckinRequest, result: CheckInResult, address: str, failed: list[str]
+    ) -> CheckinReply:
         appliance, site_id = result.appliance, result.appliance["site_id"]
         # Read again: what the appliance said about credentials may have raised the version.
-        site = await self._central.db.fetch_one(select(sites).where(sites.c.site_id == site_id)) or result.site
+        site = await self._optional(failed, "site", lambda: self._site(result), result.site)
+        credentials_version, targets_version = site["credentials_version"], site["targets_version"]
         nothing: Delivered | None = None
         delivered = await self._optional(
-            "credentials", lambda: self._credentials(request, result, site["credentials_version"], address), nothing
+            failed, "credentials", lambda: self._credentials(request, result, credentials_version, address), nothing
         )
         no_targets: tuple[ManualTarget, ...] | None = None
         targets = await self._optional(
-            "manual targets", lambda: self._targets(request, site_id, site["targets_version"]), no_targets
+            failed, "targets", lambda: self._targets(request, site_id, targets_version), no_targets
         )
+        # Null means unchanged; what could not be read must be asked for again, so no version is claimed for it.
+        if "credentials" in failed:
+            credentials_version = request.credentials_version or 0
+        if "targets" in failed:
+            targets_version = request.targets_version or 0
         no_rollouts: list[Rollout] = []
         rollouts = no_rollouts
         if appliance["state"] == "active":
             rollouts = await self._optional(
-                "rollouts", lambda: site_rollouts(self._central.db, site_id, active_only=True), no_rollouts
+                failed, "rollouts", lambda: site_rollouts(self._central.db, site_id, active_only=True), no_rollouts
             )
         no_siblings: tuple[SiteAppliance, ...] = ()
-        siblings = await self._optional("siblings", lambda: self._siblings(site_id, appliance["id"]), no_siblings)
+        siblings = await self._optional(
+            failed, "siblings", lambda: self._siblings(site_id, appliance["id"]), no_siblings
+        )
         return CheckinReply(
             status="ok",
             appliance_id=appliance["id"],
@@ -132,10 +139,10 @@ class CheckInService:
             enabled_runbooks=tuple(site["enabled_runbooks"]),
             domain_credentials=delivered.domain_credentials if delivered else None,
             site_credentials=delivered.site_credentials if delivered else None,
-            credentials_version=site["credentials_version"],
+            credentials_version=credentials_version,
             site_policy=SitePolicy(site["allow_ntlm"], site["allow_domain_admin_on_hosts"], tuple(site["trusted_cas"])),
             manual_targets=targets,
-            targets_version=site["targets_version"],
+            targets_version=targets_version,
             trigger_enumeration=result.triggers[ENUMERATION],
             enumeration_generation=appliance["enumeration_wished"],
             trigger_immediate_scan=result.triggers[SCAN],
@@ -143,9 +150,14 @@ class CheckInService:
             rollouts=tuple(rollouts),
             site_appliances=siblings,
             site_scope=structure(site["scope"], SiteScope),
-            awaiting=self._awaiting(appliance, site, delivered),
+            # A part that failed is empty, and is not to be taken for an answer (lesson 24).
+            awaiting=(*self._awaiting(appliance, site, delivered), *(f"central:{part}" for part in failed)),
             next_checkin_seconds=site["checkin_interval_seconds"],
         )
+
+    async def _site(self, result: CheckInResult) -> Row:
+        site_id = result.appliance["site_id"]
+        return await self._central.db.fetch_one(select(sites).where(sites.c.site_id == site_id)) or result.site
 
     @staticmethod
     def _awaiting(appliance: Row, site: Row, delivered: Delivered | None) -> tuple[str, ...]:
@@ -167,7 +179,7 @@ class CheckInService:
             if not active or not await lease_waits(db, site_id, appliance_id, self._central.now(), interval_s):
                 return None
         async with db.transaction() as tx:
-            return await deliver(self._central, tx, site_id, appliance_id, address)
+            return await deliver(self._central, tx, site_id, appliance_id, address, repeats=not result.came_back)
 
     async def _targets(self, request: CheckinRequest, site_id: str, version: int) -> tuple[ManualTarget, ...] | None:
         if request.targets_version == version:

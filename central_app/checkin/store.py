@@ -12,6 +12,7 @@ from central_app.database.connection import Row
 from msp_sdk.models.generation import acknowledge
 
 LEASE_INTERVALS = 3
+LATE_INTERVALS = 3
 
 
 @frozen
@@ -37,12 +38,22 @@ class CheckInResult:
 
     Attributes:
         first: This key was used for the first time; the appliance's other keys have ended.
+        seen_before_at: When the appliance was seen before this; None for never.
     """
 
     appliance: Row
     site: Row
     triggers: Mapping[str, bool]
     first: bool
+    seen_before_at: datetime | None
+
+    @property
+    def came_back(self) -> bool:
+        """It is new, or had missed three check-ins: worth an event, and an entry in the audit for what it gets."""
+        if self.first or self.seen_before_at is None:
+            return True
+        silent_s = (self.appliance["last_seen_at"] - self.seen_before_at).total_seconds()
+        return bool(silent_s > LATE_INTERVALS * self.site["checkin_interval_seconds"])
 
 
 class CheckInStore(Protocol):

@@ -17,14 +17,16 @@ from msp_sdk.wire.routes import REPORT_RUNBOOK, REPORT_SCAN, SITE_SCAN_RESULTS
 
 async def _scan(request: Request, caller: Caller) -> HTTPResponse:
     central = central_of(request)
+    reporter = reporter_of(request, caller)
     report = read_model(request, ScanReport)
-    return json_reply(await take_scan(central.db, reporter_of(caller), report, central.now()))
+    return json_reply(await take_scan(central.db, reporter, report, central.now()))
 
 
 async def _runbook(request: Request, caller: Caller) -> HTTPResponse:
     central = central_of(request)
+    reporter = reporter_of(request, caller)
     report = read_model(request, RunbookReport)
-    return json_reply(await take_runbook_results(central.db, reporter_of(caller), report, central.now()))
+    return json_reply(await take_runbook_results(central.db, reporter, report, central.now()))
 
 
 async def _list(request: Request, caller: Caller, site_id: str) -> HTTPResponse:

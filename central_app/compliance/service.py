@@ -9,8 +9,9 @@ from sqlalchemy import select
 from central_app.database.connection import Database, Reader, Transaction
 from central_app.database.tables import runbook_results, scan_results
 from central_app.events import emit
-from central_app.reports import Reporter, acknowledge_work, check_text, take_report, upsert
+from central_app.reports import Reporter, acknowledge_work, check_guid, check_text, take_report, upsert
 from central_app.rollouts.coverage import host_key
+from central_app.rollouts.hosts import settle_hosts
 from msp_sdk.models.checkin import ReportReply
 from msp_sdk.models.compliance import CheckResult, ScanReport
 from msp_sdk.models.generation import SCAN
@@ -32,29 +33,32 @@ async def take_scan(db: Database, reporter: Reporter, report: ScanReport, now: d
     for number, result in enumerate(report.results):
         check_text(result.hostname, f"results[{number}].hostname")
         check_text(result.check, f"results[{number}].check", LONGEST_CHECK)
-    rows = [
-        {
-            "site_id": reporter.site_id,
-            "host_key": host_key(result.hostname, result.object_guid),
-            "check_name": result.check,
-            "appliance_id": reporter.appliance_id,
-            "hostname": result.hostname,
-            "object_guid": result.object_guid,
-            "status": result.status,
-            "generation": report.generation,
-            "result": unstructure(result),
-            "checked_at": result.checked_at,
-            "received_at": now,
-        }
-        for result in report.results
-    ]
+        check_guid(result.object_guid, f"results[{number}].object_guid")
 
     async def apply(tx: Transaction) -> None:
+        settled = await settle_hosts(tx, scan_results, "result", reporter.site_id, report.results)
+        rows = [_result_row(reporter, result, report.generation, now) for result in settled]
         await tx.execute_many(upsert(scan_results, ("site_id", "host_key", "check_name")), rows)
         await acknowledge_work(tx, reporter, SCAN, report.generation)
         await emit(tx, reporter.site_id, "scan-results", {"results": len(rows)})
 
     return await take_report(db, reporter, report.report_id, "scan-results", now, apply)
+
+
+def _result_row(reporter: Reporter, result: CheckResult, generation: int | None, now: datetime) -> dict[str, object]:
+    return {
+        "site_id": reporter.site_id,
+        "host_key": host_key(result.hostname, result.object_guid),
+        "check_name": result.check,
+        "appliance_id": reporter.appliance_id,
+        "hostname": result.hostname,
+        "object_guid": result.object_guid,
+        "status": result.status,
+        "generation": generation,
+        "result": unstructure(result),
+        "checked_at": result.checked_at,
+        "received_at": now,
+    }
 
 
 async def take_runbook_results(db: Database, reporter: Reporter, report: RunbookReport, now: datetime) -> ReportReply:

@@ -14,7 +14,7 @@ from central_app.computers.targets import list_targets, take_targets
 from central_app.computers.upload import LONGEST_BYTES, inflate, limit, spool_report
 from central_app.database.connection import Transaction
 from central_app.problems import ProblemError
-from central_app.reports import answer_heard, body_chunks, reporter_of
+from central_app.reports import Reporter, answer_heard, body_chunks, reporter_of
 from central_app.rollouts.service import ensure_auto_rollout
 from central_app.state import central_of
 from msp_sdk.models.checkin import ReportReply
@@ -45,10 +45,10 @@ async def _whole(chunks: AsyncIterator[bytes]) -> bytes:
 
 async def _enumeration(request: Request, caller: Caller) -> HTTPResponse:
     async with answer_heard(request):
-        return json_reply(await _take(request, caller))
+        return json_reply(await _take(request, reporter_of(request, caller)))
 
 
-async def _take(request: Request, caller: Caller) -> ReportReply:
+async def _take(request: Request, reporter: Reporter) -> ReportReply:
     central = central_of(request)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     now = central.now()
@@ -57,28 +57,26 @@ async def _take(request: Request, caller: Caller) -> ReportReply:
         try:
             header = spooled.header
             check_plain(unstructure(header))
-            return await take_results(
-                central.db, reporter_of(caller), header.report_id, header.results, spooled.batches(), now
-            )
+            return await take_results(central.db, reporter, header.report_id, header.results, spooled.batches(), now)
         finally:
             spooled.close()
     if media_type in (JSON_TYPE, ""):
-        return await _take_document(request, caller, await _whole(_body(request, MOST_BYTES)))
+        return await _take_document(request, reporter, await _whole(_body(request, MOST_BYTES)))
     raise ProblemError("unsupported-media-type", f"A report is {JSON_TYPE} or {MEDIA_TYPE}.")
 
 
-async def _take_document(request: Request, caller: Caller, body: bytes) -> ReportReply:
+async def _take_document(request: Request, reporter: Reporter, body: bytes) -> ReportReply:
     central = central_of(request)
     data = loads(body)
     check_plain(data)
     report: EnumerationReport = parse_report(data)
-    return await take_enumeration(central.db, reporter_of(caller), report, central.now())
+    return await take_enumeration(central.db, reporter, report, central.now())
 
 
 async def _targets(request: Request, caller: Caller) -> HTTPResponse:
     central = central_of(request)
+    reporter = reporter_of(request, caller, before_approval=True)
     report = read_model(request, TargetsReport)
-    reporter = reporter_of(caller)
     now = central.now()
 
     async def then(tx: Transaction) -> None:

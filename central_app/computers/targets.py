@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Select, delete, insert, select
 
 from central_app.database.connection import Database, Reader, Row, Transaction
-from central_app.database.tables import target_reports, targets
+from central_app.database.tables import appliances, target_reports, targets
 from central_app.events import emit
 from central_app.reports import Reporter, check_text, take_report, upsert
 from msp_sdk.models.checkin import ReportReply
@@ -77,9 +77,27 @@ async def take_targets(
     return await take_report(db, reporter, report.report_id, "targets", now, apply)
 
 
+def working(site_id: str) -> Select[tuple[str]]:
+    """The appliances whose lists count. What a revoked one had listed would hold the site up for ever."""
+    return select(appliances.c.id).where(appliances.c.site_id == site_id, appliances.c.state == "active")
+
+
 async def target_rows(reader: Reader, site_id: str) -> list[Row]:
     """All rows of a site, by host name."""
-    return await reader.fetch_all(select(targets).where(targets.c.site_id == site_id).order_by(targets.c.hostname))
+    return await reader.fetch_all(
+        select(targets)
+        .where(targets.c.site_id == site_id, targets.c.appliance_id.in_(working(site_id)))
+        .order_by(targets.c.hostname)
+    )
+
+
+async def list_rows(reader: Reader, site_id: str) -> list[Row]:
+    """What is known of each appliance's list itself, such as of which enumeration it is."""
+    return await reader.fetch_all(
+        select(target_reports)
+        .where(target_reports.c.site_id == site_id, target_reports.c.appliance_id.in_(working(site_id)))
+        .order_by(target_reports.c.appliance_id)
+    )
 
 
 async def list_targets(reader: Reader, site_id: str) -> list[TargetsReport]:
@@ -91,11 +109,8 @@ async def list_targets(reader: Reader, site_id: str) -> list[TargetsReport]:
             skipped.append(structure(row["data"], SkippedTarget))
         else:
             listed.append(structure(row["data"], Target))
-    made = await reader.fetch_all(
-        select(target_reports).where(target_reports.c.site_id == site_id).order_by(target_reports.c.appliance_id)
-    )
     found = []
-    for row in made:
+    for row in await list_rows(reader, site_id):
         listed, skipped = lists.get(row["appliance_id"], ([], []))
         found.append(TargetsReport(row["report_id"], int(row["enumeration_generation"]), tuple(listed), tuple(skipped)))
     return found

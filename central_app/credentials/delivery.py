@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 from sqlalchemy import delete, insert, select, update
 
 from central_app.audit.service import record
@@ -46,7 +46,6 @@ class Delivered:
     domain_credentials: tuple[DomainCredential, ...] = ()
     site_credentials: tuple[SiteCredential, ...] = ()
     awaiting: tuple[str, ...] = ()
-    credential_ids: tuple[str, ...] = field(factory=tuple)
 
 
 def lease_patience(interval_s: float) -> timedelta:
@@ -172,6 +171,10 @@ async def _may_have(tx: Transaction, row: Row, appliance_id: str, now: datetime,
         return True
     if not lease_is_free(lease, row["version"], now, interval_s):
         return False
+    if lease is not None and lease["version"] == row["version"]:
+        # Who held it may only have been out of reach, with the password in memory: it is told to forget it, or the
+        # two would try it both (lesson 32).
+        await raise_credentials_version(tx, row["site_id"])
     mine = (credential_leases.c.site_id == row["site_id"]) & (credential_leases.c.credential_id == row["id"])
     await tx.execute(delete(credential_leases).where(mine))
     await tx.execute(
@@ -186,7 +189,9 @@ async def _may_have(tx: Transaction, row: Row, appliance_id: str, now: datetime,
     return True
 
 
-async def deliver(central: Central, tx: Transaction, site_id: str, appliance_id: str, address: str) -> Delivered:
+async def deliver(
+    central: Central, tx: Transaction, site_id: str, appliance_id: str, address: str, *, repeats: bool = False
+) -> Delivered:
     """What this appliance gets now; every credential that goes out is in the audit.
 
     Args:
@@ -195,6 +200,8 @@ async def deliver(central: Central, tx: Transaction, site_id: str, appliance_id:
         site_id: The appliance's.
         appliance_id: To whom.
         address: Where from it asks.
+        repeats: The appliance asks at each check-in, since it sends no version. The same versions to the same address
+            are then in the audit once.
     """
     now = central.now()
     site = await tx.fetch_one(select(sites).where(sites.c.site_id == site_id))
@@ -216,7 +223,8 @@ async def deliver(central: Central, tx: Transaction, site_id: str, appliance_id:
             given.append((row, sealed, plain))
         else:
             waits = waits or row["state"] == "unproven"
-    if given:
+    said = {"credentials": {row["id"]: row["version"] for row, _, _ in given}, "address": address}
+    if given and not (repeats and appliance["delivered"] == said):
         await record(
             tx,
             partner_id=site["partner_id"],
@@ -225,7 +233,12 @@ async def deliver(central: Central, tx: Transaction, site_id: str, appliance_id:
             now=now,
             site_id=site_id,
             address=address,
-            detail={"credentials": {row["id"]: row["version"] for row, _, _ in given}},
+            detail={"credentials": said["credentials"]},
+        )
+        await tx.execute(
+            update(appliances)
+            .where(appliances.c.site_id == site_id, appliances.c.id == appliance_id)
+            .values(delivered=said)
         )
     return _sort(given, ("waiting-for-lease",) if waits else ())
 
@@ -273,7 +286,7 @@ def _sort(given: list[tuple[Row, SealedSecret | None, Secret | None]], awaiting:
                     sealed_password=sealed,
                 )
             )
-    return Delivered(tuple(hosts), tuple(domains), tuple(whole_site), awaiting, tuple(row["id"] for row, _, _ in given))
+    return Delivered(tuple(hosts), tuple(domains), tuple(whole_site), awaiting)
 
 
 async def _close(

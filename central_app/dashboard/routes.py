@@ -15,7 +15,7 @@ from sanic import Blueprint, Request
 from sanic.response import HTTPResponse
 from sqlalchemy import select
 
-from central_app.auth import Caller, add_route, session_caller
+from central_app.auth import Caller, add_route, csrf_of, session_caller
 from central_app.compliance.service import list_results
 from central_app.computers.store import all_computers
 from central_app.computers.targets import list_targets
@@ -30,7 +30,7 @@ from msp_sdk.models.appliance import Appliance
 from msp_sdk.wire.routes import SITE_EVENTS
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
 HEADERS = {
@@ -90,11 +90,17 @@ async def _sites(request: Request) -> HTTPResponse:
     if caller is None:
         return _to_login()
     db = central_of(request).db
+    offset = _offset(request)
     rows = await db.fetch_all(
-        select(sites.c.site_id, sites.c.name).where(sites.c.partner_id == caller.partner_id).order_by(sites.c.name)
+        select(sites.c.site_id, sites.c.name)
+        .where(sites.c.partner_id == caller.partner_id)
+        .order_by(sites.c.name, sites.c.site_id)
+        .offset(offset)
+        .limit(view.PAGE_COUNT + 1)
     )
     shown = []
-    for row in rows:
+    # How far each has come is worked out from all of its data, so a page has only so many.
+    for row in rows[: view.PAGE_COUNT]:
         status = await site_status(db, row["site_id"])
         shown.append(
             {
@@ -106,7 +112,20 @@ async def _sites(request: Request) -> HTTPResponse:
                 "failed": status.details.agents_failed,
             }
         )
-    return _html("sites.html", {"partner_name": await _partner_name(db, caller.partner_id), "sites": shown})
+    values = {
+        "partner_name": await _partner_name(db, caller.partner_id),
+        "csrf": csrf_of(request),
+        "sites": shown,
+        "more": f"from={offset + view.PAGE_COUNT}" if len(rows) > view.PAGE_COUNT else None,
+    }
+    return _html("sites.html", values)
+
+
+def _offset(request: Request) -> int:
+    """Where a page of a list begins; what is no number is the beginning."""
+    text = request.args.get("from") or "0"
+    usable = text.isascii() and text.isdigit() and len(text) <= LONGEST_OFFSET
+    return int(text) if usable else 0
 
 
 async def _site(request: Request, site_id: str) -> HTTPResponse:
@@ -121,7 +140,7 @@ async def _site(request: Request, site_id: str) -> HTTPResponse:
     sequence = await newest_sequence(db, site_id)
     values = await _fragment_values(request, site)
     name = await _partner_name(db, caller.partner_id)
-    return _html("site.html", {**values, "partner_name": name, "sequence": sequence})
+    return _html("site.html", {**values, "partner_name": name, "csrf": csrf_of(request), "sequence": sequence})
 
 
 async def _fragment(request: Request, site_id: str) -> HTTPResponse:
@@ -153,9 +172,7 @@ async def _fragment_values(request: Request, site: Row) -> dict[str, Any]:
     lines = view.make_lines(known)
     state = request.args.get("state")
     state = state if state in get_args(view.Kind) else None
-    offset = request.args.get("from") or "0"
-    usable = offset.isascii() and offset.isdigit() and len(offset) <= LONGEST_OFFSET
-    page, more = view.make_page(lines, state, int(offset) if usable else 0)
+    page, more = view.make_page(lines, state, _offset(request))
     usernames = await db.fetch_all(
         select(credentials.c.id, credentials.c.username).where(credentials.c.site_id == site_id)
     )

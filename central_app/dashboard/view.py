@@ -221,10 +221,16 @@ def make_figures(status: DeploymentStatus) -> tuple[Figure, ...]:
         details.domain_discovered
         or {"none": "none here", "found": "found", "unknown": "not known yet"}[details.directory]
     )
+    # Nobody has counted yet: that is not none (lesson 24).
+    counted = ORDER.index(status.phase) > ORDER.index("enumerating")
+
+    def found(title: str, count: int) -> Figure:
+        return Figure(title, str(count)) if counted or count else Figure(title, "not yet counted", "text")
+
     return (
         Figure("Domain", domain, "text"),
-        Figure("Servers", str(details.servers_found)),
-        Figure("Workstations", str(details.workstations_found)),
+        found("Servers", details.servers_found),
+        found("Workstations", details.workstations_found),
         Figure("Agents running", str(details.agents_deployed), "good" if details.agents_deployed else ""),
         Figure("Failed", str(details.agents_failed), "bad" if details.agents_failed else ""),
     )

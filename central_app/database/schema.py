@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +15,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, inspect
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from msp_sdk.errors import ConfigError
 
-SchemaState = Literal["empty", "older", "current", "newer"]
+SchemaState = Literal["empty", "unknown", "older", "current", "newer"]
 
 _LOCATION = Path(__file__).parent / "migrations"
 
@@ -30,19 +32,33 @@ def _config() -> Config:
     return config
 
 
-def _engine(path: Path) -> Engine:
-    # A URL would need quoting; the path is given as it is.
-    return create_engine("sqlite://", creator=lambda: sqlite3.connect(path, timeout=10), poolclass=NullPool)
+def _engine(path: Path, begin: str) -> Engine:
+    # A URL would need quoting; the path is given as it is. The driver's own way begins no transaction before it changes
+    # the schema, so that a start that was killed would leave half a schema behind: we begin each ourselves.
+    engine = create_engine(
+        "sqlite://", creator=lambda: sqlite3.connect(path, timeout=10, isolation_level=None), poolclass=NullPool
+    )
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine
+
+
+def _make_file(path: Path) -> None:
+    """Make the file of an empty database for us alone: SQLite would let everybody on the machine read it."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 @contextmanager
-def _connected(path: Path) -> Iterator[Connection]:
+def _connected(path: Path, begin: str = "BEGIN") -> Iterator[Connection]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _engine(path).connect() as connection:
+        _make_file(path)
+        with _engine(path, begin).connect() as connection:
             yield connection
     except (OSError, SQLAlchemyError, sqlite3.Error) as error:
-        raise ConfigError(f"the database {path} cannot be opened: {error}.", code="database-failed") from error
+        # What SQLAlchemy adds, the statement and a link, helps nobody who only named a wrong file.
+        cause = (error.orig if isinstance(error, DBAPIError) else None) or error
+        raise ConfigError(f"the database {path} cannot be opened: {cause}.", code="database-failed") from error
 
 
 @contextmanager
@@ -54,7 +70,7 @@ def schema_lock(path: Path) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.with_name(f".{path.name}.lock").open("w")
+        file = path.with_name(f".{path.name}.lock").open("a")
     except OSError as error:
         raise ConfigError(f"the database {path} cannot be opened: {error.strerror}.", code="database-failed") from error
     with file:
@@ -68,7 +84,7 @@ def newest_version() -> str:
 
 
 def schema_state(path: Path) -> SchemaState:
-    """How the database compares with this code.
+    """How the database compares with this code; ``unknown`` has tables and says nothing about their version.
 
     Raises:
         ConfigError: It cannot be read. Not retryable.
@@ -78,7 +94,7 @@ def schema_state(path: Path) -> SchemaState:
     with _connected(path) as connection:
         version = MigrationContext.configure(connection).get_current_revision()
         if version is None:
-            return "empty" if not inspect(connection).get_table_names() else "older"
+            return "empty" if not inspect(connection).get_table_names() else "unknown"
     if version == newest_version():
         return "current"
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
@@ -86,16 +102,15 @@ def schema_state(path: Path) -> SchemaState:
 
 
 def migrate(path: Path) -> None:
-    """Bring the database to the newest version; one that is there already stays as it is.
+    """Bring the database to the newest version, all of it or nothing; one that is there already stays as it is.
 
     Raises:
         ConfigError: It cannot be migrated. Not retryable.
     """
     config = _config()
-    with _connected(path) as connection:
-        # Kept in the file: who connects later finds it so.
-        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-        connection.commit()
+    with _connected(path, "BEGIN IMMEDIATE") as connection:
+        # Kept in the file: who connects later finds it so. It is switched outside any transaction.
+        connection.connection.cursor().execute("PRAGMA journal_mode=WAL").close()
         config.attributes["connection"] = connection
         with connection.begin():
             command.upgrade(config, "head")

@@ -45,7 +45,7 @@ async def _check_in(tx: Transaction, row: CheckInRow) -> CheckInResult | None:
         .where(appliances.c.site_id == row.site_id, appliances.c.id == appliance["id"])
         .values(**values)
     )
-    return CheckInResult({**appliance, **values}, site, triggers, first)
+    return CheckInResult({**appliance, **values}, site, triggers, first, appliance["last_seen_at"])
 
 
 async def _end_other_keys(tx: Transaction, row: CheckInRow, appliance_id: str) -> None:

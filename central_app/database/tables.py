@@ -176,12 +176,13 @@ appliances = Table(
     Column("ip_addresses", JSON(none_as_null=True), nullable=False),
     Column("all_mac_addresses", JSON(none_as_null=True), nullable=False),
     Column("subnets", JSON(none_as_null=True), nullable=False),
-    Column("ad_site", String(255)),
     Column("uptime_seconds", Float),
     Column("health", JSON(none_as_null=True)),
     Column("clock_skew_s", Float),
     Column("unknown_fields_count", Big, nullable=False, server_default="0"),
     Column("last_seen_at", Instant),
+    # The last delivery of credentials that is in the audit.
+    Column("delivered", JSON(none_as_null=True)),
     # Generations: how many times work was wished and how many times it was done.
     Column("enumeration_wished", Big, nullable=False, server_default="0"),
     Column("enumeration_done", Big, nullable=False, server_default="0"),
@@ -204,6 +205,16 @@ appliance_keys = Table(
     Column("created_at", Instant, nullable=False),
     Column("used_at", Instant),
     Index(None, "site_id", "appliance_id"),
+)
+
+ended_devices = Table(
+    "ended_devices",
+    metadata,
+    Column("site_id", String(40), primary_key=True),
+    # ``key <signing key in hex>``, else ``mac <MAC>`` for one that registered none.
+    Column("device", String(80), primary_key=True),
+    Column("appliance_id", String(80), nullable=False),
+    Column("ended_at", Instant, nullable=False),
 )
 
 # --- Credentials ------------------------------------------------------------------------------------------------------
@@ -301,7 +312,6 @@ package_chunks = Table(
     Column("partner_id", String(40), primary_key=True),
     Column("sha256", String(64), primary_key=True),
     Column("number", Integer, primary_key=True),
-    # At most 1 MiB.
     Column("content", LargeBinary, nullable=False),
 )
 

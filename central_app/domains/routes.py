@@ -16,8 +16,9 @@ from msp_sdk.wire.routes import REPORT_DISCOVERY, SITE_DOMAINS
 
 async def _report(request: Request, caller: Caller) -> HTTPResponse:
     central = central_of(request)
+    reporter = reporter_of(request, caller, before_approval=True)
     report = read_model(request, DiscoveryReport)
-    return json_reply(await take_discovery(central.db, reporter_of(caller), report, central.now()))
+    return json_reply(await take_discovery(central.db, reporter, report, central.now()))
 
 
 async def _list(request: Request, caller: Caller, site_id: str) -> HTTPResponse:

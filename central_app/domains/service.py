@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import select
 
 from central_app.database.connection import Database, Reader, Transaction
-from central_app.database.tables import discoveries
+from central_app.database.tables import appliances, discoveries
 from central_app.events import emit
 from central_app.reports import Reporter, check_text, take_report, upsert
 from msp_sdk.errors import WireError
@@ -59,10 +59,20 @@ async def take_discovery(db: Database, reporter: Reporter, report: DiscoveryRepo
 
 
 async def list_discoveries(reader: Reader, site_id: str) -> list[DiscoveryReport]:
-    """The last report of each appliance of a site, newest first; empty when none has reported."""
+    """The last report of each appliance of a site, newest first; empty when none has reported.
+
+    One that awaits approval is not heard: the certificates in a report are what a partner picks from.
+    """
     rows = await reader.fetch_all(
         select(discoveries.c.report)
-        .where(discoveries.c.site_id == site_id)
+        .where(
+            discoveries.c.site_id == site_id,
+            discoveries.c.appliance_id.in_(
+                select(appliances.c.id).where(
+                    appliances.c.site_id == site_id, appliances.c.state != "awaiting_approval"
+                )
+            ),
+        )
         .order_by(discoveries.c.received_at.desc(), discoveries.c.appliance_id)
     )
     return [structure(row["report"], DiscoveryReport) for row in rows]

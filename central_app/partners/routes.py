@@ -5,12 +5,12 @@ from __future__ import annotations
 from sanic import Blueprint, Request
 from sanic.response import HTTPResponse
 
-from central_app.auth import COOKIE, Caller, add_route, caller_of_key
+from central_app.auth import Caller, add_route, caller_of_key, cookie_name
 from central_app.bodies import empty_reply, json_reply, list_reply, read_model
 from central_app.partners import people
 from central_app.problems import ProblemError, invalid
 from central_app.settings import cookie_is_secure
-from central_app.state import central_of
+from central_app.state import budget_name, central_of
 from msp_sdk.models.partner import ApiKeyRequest, SessionRequest, UserRequest
 from msp_sdk.wire import routes
 
@@ -18,8 +18,8 @@ from msp_sdk.wire import routes
 async def open_session(request: Request, caller: Caller) -> HTTPResponse:
     """``POST /api/session``: with an API key or a login code; the reply sets the cookie."""
     central = central_of(request)
-    # Guessing codes is held back by the budget of claims.
-    central.claims_by_address.take(caller.address)
+    # Guessing codes is held back; by a budget of its own, so that claims behind one address keep no person out.
+    central.logins_by_address.take(budget_name(caller.address))
     wish = read_model(request, SessionRequest, 4096)
     if (wish.api_key is None) == (wish.code is None):
         raise invalid("api_key", "or code is needed, and only one of them")
@@ -32,7 +32,7 @@ async def open_session(request: Request, caller: Caller) -> HTTPResponse:
         session, token = await people.open_session(central, person)
     response = json_reply(session)
     response.add_cookie(
-        COOKIE,
+        cookie_name(central),
         token.reveal(),
         path="/",
         httponly=True,
@@ -50,7 +50,13 @@ async def close_session(request: Request, caller: Caller) -> HTTPResponse:
     response = empty_reply()
     # An empty cookie of age 0 with the same attributes: some browsers keep one that differs.
     response.add_cookie(
-        COOKIE, "", path="/", httponly=True, samesite="Lax", secure=cookie_is_secure(central.endpoint), max_age=0
+        cookie_name(central),
+        "",
+        path="/",
+        httponly=True,
+        samesite="Lax",
+        secure=cookie_is_secure(central.endpoint),
+        max_age=0,
     )
     return response
 

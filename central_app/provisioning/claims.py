@@ -19,7 +19,9 @@ from central_app.database.connection import Row, Transaction
 from central_app.database.tables import (
     appliance_keys,
     appliances,
+    credential_leases,
     credentials,
+    ended_devices,
     partners,
     provision_codes,
     sealed_credentials,
@@ -28,6 +30,7 @@ from central_app.database.tables import (
 from central_app.events import emit
 from central_app.problems import ProblemError
 from central_app.provisioning.service import code_hash, status_of
+from central_app.reports import upsert
 from central_app.state import Central
 from central_app.wishes import raise_credentials_version, wish_where_owed
 from msp_sdk.models.appliance import canonical_mac, identifying_mac, make_appliance_id
@@ -97,6 +100,7 @@ async def claim(central: Central, request: ClaimRequest, address: str) -> ClaimR
         if code is None:
             raise ProblemError("provision-code-unknown")
         known = await _find_device(tx, code["site_id"], device)
+        await _refuse_ended(tx, code["site_id"], device)
         _check_code(code, known, now)
         if known is not None:
             appliance_id, minted_before = await _repeat(tx, code, known, device, now)
@@ -123,6 +127,24 @@ async def _find_device(tx: Transaction, site_id: str, device: Claim) -> Row | No
     if device.keys is not None:
         return await tx.fetch_one(statement.where(appliances.c.signing_key == device.keys.signing))
     return await tx.fetch_one(statement.where(appliances.c.mac_address == device.mac))
+
+
+def _device_name(signing_key: bytes | None, mac: str) -> str:
+    """What a device is known by when its place is no longer its own."""
+    return f"mac {mac}" if signing_key is None else f"key {signing_key.hex()}"
+
+
+async def _refuse_ended(tx: Transaction, site_id: str, device: Claim) -> None:
+    """A revoked device stays out, also when another one has its place.
+
+    Raises:
+        ProblemError: ``appliance-revoked``.
+    """
+    name = _device_name(device.keys.signing if device.keys else None, device.mac)
+    if await tx.fetch_one(
+        select(ended_devices.c.device).where(ended_devices.c.site_id == site_id, ended_devices.c.device == name)
+    ):
+        raise ProblemError("appliance-revoked")
 
 
 def _check_code(code: Row, known: Row | None, now: datetime) -> None:
@@ -194,6 +216,7 @@ async def _join(tx: Transaction, code: Row, device: Claim, now: datetime) -> str
         "all_mac_addresses": list(device.macs),
         "key_used": False,
         "replace_wished_at": None,
+        "delivered": None,
     }
     if place is None:
         await tx.execute(
@@ -208,11 +231,12 @@ async def _join(tx: Transaction, code: Row, device: Claim, now: datetime) -> str
             )
         )
     else:
-        await _clear_place(tx, site_id, place, values)
+        await _clear_place(tx, site_id, place, values, now)
     await _take_use(tx, code)
     if state == "active":
         await wish_where_owed(tx, site_id, appliance_id)
-    await emit(tx, site_id, "appliance-claimed", {"appliance_id": appliance_id, "state": state})
+    detail = {"appliance_id": appliance_id, "state": state, "replaced": place is not None}
+    await emit(tx, site_id, "appliance-claimed", detail)
     return appliance_id
 
 
@@ -237,14 +261,21 @@ async def _place_of(tx: Transaction, site_id: str, device: Claim) -> str | None:
     return None if waiting is None else str(waiting["id"])
 
 
-async def _clear_place(tx: Transaction, site_id: str, appliance_id: str, values: dict[str, Any]) -> None:
-    """The old hardware's keys and envelopes end; the id and the history stay."""
-    await tx.execute(
-        delete(appliance_keys).where(appliance_keys.c.site_id == site_id, appliance_keys.c.appliance_id == appliance_id)
-    )
-    await tx.execute(
-        update(appliances).where(appliances.c.site_id == site_id, appliances.c.id == appliance_id).values(**values)
-    )
+async def _clear_place(tx: Transaction, site_id: str, appliance_id: str, values: dict[str, Any], now: datetime) -> None:
+    """The old hardware's keys, envelopes and leases end; the id and the history stay."""
+    mine = (appliances.c.site_id == site_id) & (appliances.c.id == appliance_id)
+    old = await tx.fetch_one(select(appliances).where(mine))
+    if old is not None and old["state"] == "revoked":
+        ended = {
+            "site_id": site_id,
+            "device": _device_name(old["signing_key"], old["mac_address"]),
+            "appliance_id": appliance_id,
+            "ended_at": now,
+        }
+        await tx.execute(upsert(ended_devices, ("site_id", "device")).values(**ended))
+    for table in (appliance_keys, credential_leases):
+        await tx.execute(delete(table).where(table.c.site_id == site_id, table.c.appliance_id == appliance_id))
+    await tx.execute(update(appliances).where(mine).values(**values))
     await _forget_envelopes(tx, site_id, appliance_id)
 
 

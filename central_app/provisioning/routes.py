@@ -9,7 +9,7 @@ from central_app.auth import Caller, add_route
 from central_app.bodies import empty_reply, json_reply, list_reply, next_cursor, page_of, read_model
 from central_app.problems import ProblemError, invalid
 from central_app.provisioning import claims, service
-from central_app.state import central_of
+from central_app.state import budget_name, central_of
 from msp_sdk.models.provision import BulkProvisionRequest, ClaimRequest, ProvisionRequest
 from msp_sdk.wire import routes
 
@@ -19,7 +19,7 @@ CLAIM_BYTES = 16 * 1024
 async def claim(request: Request, caller: Caller) -> HTTPResponse:
     """``POST /api/partners/claim``."""
     central = central_of(request)
-    central.claims_by_address.take(caller.address)
+    central.claims_by_address.take(budget_name(caller.address))
     body = read_model(request, ClaimRequest, CLAIM_BYTES)
     return json_reply(await claims.claim(central, body, caller.address))
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 
 from central_app.computers.store import role_counts
-from central_app.computers.targets import target_rows
+from central_app.computers.targets import list_rows, target_rows
 from central_app.database.connection import Database, Reader, Row
 from central_app.database.tables import (
     appliances,
@@ -17,7 +17,6 @@ from central_app.database.tables import (
     enumerations,
     scan_results,
     sites,
-    target_reports,
 )
 from central_app.domains.service import believed, list_discoveries
 from central_app.events import newest_sequence
@@ -68,6 +67,7 @@ async def load_facts(reader: Reader, site_id: str) -> SiteFacts:
         site_id: Of which site.
     """
     boxes = await reader.fetch_all(select(appliances.c.id, appliances.c.state).where(appliances.c.site_id == site_id))
+    working = frozenset(row["id"] for row in boxes if row["state"] == "active")
     reports = await list_discoveries(reader, site_id)
     runs = await reader.fetch_all(select(enumerations).where(enumerations.c.site_id == site_id))
     held = await reader.fetch_all(
@@ -78,14 +78,14 @@ async def load_facts(reader: Reader, site_id: str) -> SiteFacts:
     rows = await target_rows(reader, site_id)
     made, last = await _rollouts(reader, site_id)
     return SiteFacts(
-        approved_appliances_count=sum(1 for row in boxes if row["state"] == "active"),
+        approved_appliances_count=len(working),
         waiting_appliances_count=sum(1 for row in boxes if row["state"] == "awaiting_approval"),
         directory=_directory(reports, runs),
         controllers_silent=_silent(reports),
         domains=_domains(reports, runs, held),
         auto_rollout_enabled=auto is not None,
         auto_rollout_ready=auto_ready,
-        targets_current=await _targets_current(reader, site_id, runs),
+        targets_current=await _targets_current(reader, site_id, runs, working),
         targets=_targets(rows),
         rollouts=made,
         last_outcomes=last,
@@ -150,15 +150,14 @@ def _credential(name: str, domain: DiscoveredDomain | None, held: Iterable[Row])
     return CredentialFact(row["id"], row["username"], (row["state_code"] or "wrong-password") if refused else None)
 
 
-async def _targets_current(reader: Reader, site_id: str, runs: Iterable[Row]) -> bool:
+async def _targets_current(reader: Reader, site_id: str, runs: Iterable[Row], working: frozenset[str]) -> bool:
     """Whether the lists of targets are of the last enumeration: each appliance's own, since generations are its own."""
-    made = {
-        row["appliance_id"]: int(row["enumeration_generation"])
-        for row in await reader.fetch_all(select(target_reports).where(target_reports.c.site_id == site_id))
-    }
+    made = {row["appliance_id"]: int(row["enumeration_generation"]) for row in await list_rows(reader, site_id)}
     if not made:
         return False
-    full = sorted((row for row in runs if row["full_at"]), key=lambda row: row["full_at"])
+    full = sorted(
+        (row for row in runs if row["full_at"] and row["appliance_id"] in working), key=lambda row: row["full_at"]
+    )
     if not full:
         return True
     last = full[-1]

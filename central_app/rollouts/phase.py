@@ -211,6 +211,9 @@ def deployment_status(facts: SiteFacts) -> DeploymentStatus:
     phase, awaiting = _walk(facts)
     if facts.waiting_appliances_count and "approval" not in awaiting:
         awaiting.append("approval")
+    if facts.approved_appliances_count == facts.waiting_appliances_count == 0 and "appliance" not in awaiting:
+        # It was revoked: whatever else is awaited comes from nobody until there is a new one.
+        awaiting.insert(0, "appliance")
     domain = main_domain(facts.domains)
     deployed, failed = count_agents(facts)
     return DeploymentStatus(

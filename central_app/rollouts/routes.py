@@ -64,7 +64,8 @@ async def _list_packages(request: Request, caller: Caller) -> HTTPResponse:
 
 async def _download(request: Request, caller: Caller, sha256: str) -> HTTPResponse | None:
     db = central_of(request).db
-    if caller.site_id is not None and not await packages.may_download(db, caller.site_id, sha256):
+    # One that awaits approval is told of no rollout either.
+    if caller.site_id is not None and not (caller.approved and await packages.may_download(db, caller.site_id, sha256)):
         raise ProblemError("not-found")
     package = await packages.get_package(db, caller.partner_id, sha256)
     if not package.uploaded:
@@ -113,8 +114,9 @@ async def _change(request: Request, caller: Caller, site_id: str, rollout_id: st
 
 async def _report(request: Request, caller: Caller) -> HTTPResponse:
     central = central_of(request)
+    reporter = reporter_of(request, caller)
     report = read_model(request, DeploymentReport)
-    return json_reply(await take_deployments(central.db, reporter_of(caller), report, central.now()))
+    return json_reply(await take_deployments(central.db, reporter, report, central.now()))
 
 
 async def _outcomes(request: Request, caller: Caller, site_id: str) -> HTTPResponse:

@@ -13,8 +13,9 @@ from central_app.database.connection import Database, Reader, Row, Transaction
 from central_app.database.tables import deployments, packages, rollouts, sites
 from central_app.events import emit
 from central_app.problems import ProblemError, not_found
-from central_app.reports import Reporter, check_text, take_report, upsert
+from central_app.reports import Reporter, check_guid, check_text, take_report, upsert
 from central_app.rollouts.coverage import host_key
+from central_app.rollouts.hosts import settle_hosts
 from central_app.rollouts.store import rollout_of, rollouts_with_packages
 from msp_sdk.errors import WireError
 from msp_sdk.models.checkin import ReportReply
@@ -183,6 +184,7 @@ async def take_deployments(db: Database, reporter: Reporter, report: DeploymentR
     """
     for number, outcome in enumerate(report.deployments):
         check_text(outcome.hostname, f"deployments[{number}].hostname")
+        check_guid(outcome.object_guid, f"deployments[{number}].object_guid")
 
     async def apply(tx: Transaction) -> None:
         generation: int | None = None
@@ -197,10 +199,8 @@ async def take_deployments(db: Database, reporter: Reporter, report: DeploymentR
             # An appliance cannot be ahead of us; one that does not say is where we are.
             wished = int(row["generation"])
             generation = wished if report.generation is None else min(report.generation, wished)
-        rows = [
-            _deployment_row(reporter, report.rollout_id or "", outcome, generation, now)
-            for outcome in report.deployments
-        ]
+        settled = await settle_hosts(tx, deployments, "outcome", reporter.site_id, report.deployments)
+        rows = [_deployment_row(reporter, report.rollout_id or "", outcome, generation, now) for outcome in settled]
         await tx.execute_many(upsert(deployments, ("site_id", "rollout_id", "host_key")), rows)
         await emit(
             tx,

@@ -7,6 +7,7 @@ Example:
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 from collections.abc import Callable, Mapping
@@ -29,6 +30,9 @@ from msp_sdk.wire.http import CentralHttp, HttpOptions
 from msp_sdk.wire.routes import CHECKIN
 
 SKEW_PROBLEM_S = 60.0
+# Whatever Central asks for: never a loop, never silence for longer than an hour.
+_SHORTEST_S = 0.2
+_LONGEST_S = 3600.0
 
 
 @frozen
@@ -134,10 +138,29 @@ class CheckinClient:
             NotEnrolledError: The key is no longer good; the report is kept.
             StateError: There is no outbox.
         """
+        await self.keep(report)
+        await self.flush()
+
+    async def keep(self, report: Report) -> None:
+        """Keep a report in the outbox; it is on disk when this returns. :meth:`flush` sends it.
+
+        Raises:
+            StateError: There is no outbox.
+            ConfigError: It cannot be written.
+        """
         if self._outbox is None:
             raise StateError("this client was made without an outbox.", remedy="Pass outbox=Outbox(folder).")
-        self._outbox.put(report)
-        await self.flush()
+        # A report of a big site takes a second to render: the heartbeat goes on meanwhile.
+        await asyncio.to_thread(self._outbox.put, report)
+
+    @property
+    def waiting_count(self) -> int:
+        """How many reports wait for Central."""
+        return len(self._outbox) if self._outbox is not None else 0
+
+    def forget(self) -> None:
+        """Forget everything that Central gave, but not which versions were seen: the key is no longer good."""
+        self.holdings = Holdings(seen_versions=self.holdings.seen_versions)
 
     async def flush(self) -> int:
         """Send the reports that wait; returns how many were taken."""
@@ -170,7 +193,7 @@ def next_wait_s(
     """How long to wait until the next check-in.
 
     Args:
-        interval_s: The interval that Central gave.
+        interval_s: The interval that Central gave; kept between 0.2 s and an hour.
         failures: How many check-ins in a row have failed.
         retry_after_s: What Central asked for, if it did.
         draw: Gives a number in [0, 1).
@@ -179,11 +202,17 @@ def next_wait_s(
         The interval ± 10 % after a success; full-jitter back-off up to 5 minutes after failures.
     """
     if retry_after_s is not None:
-        return retry_after_s * (1 + 0.1 * draw())
+        # "At once" would make a loop of it, and no appliance is silent for a day because of one answer.
+        return _bounded(retry_after_s, 1.0) * (1 + 0.1 * draw())
     if failures == 0:
-        return interval_s * (0.9 + 0.2 * draw())
-    longest = min(max(interval_s, 1.0) * 2.0 ** (failures - 1), 300.0)
-    return max(0.2, longest * draw())
+        return _bounded(interval_s) * (0.9 + 0.2 * draw())
+    # The exponent is bounded too: an appliance that is cut off for weeks must not overflow.
+    longest = min(max(_bounded(interval_s), 1.0) * 2.0 ** min(failures - 1, 20), 300.0)
+    return max(_SHORTEST_S, longest * draw())
+
+
+def _bounded(wait_s: float, shortest_s: float = _SHORTEST_S) -> float:
+    return min(max(wait_s, shortest_s), _LONGEST_S)
 
 
 def phase_s(appliance_id: str, interval_s: float) -> float:

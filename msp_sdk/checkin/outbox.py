@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,15 @@ JSON_LIMIT_BYTES = 512 * 1024
 
 @frozen
 class OutboxOptions:
-    """How much is kept. Beyond that the oldest reports of the same kind are given up first, and that is logged."""
+    """How much is kept. Beyond that the oldest reports of the same kind are given up first, and that is logged.
+
+    Attributes:
+        longest_count: Reports that wait.
+        refused_count: Reports that Central refused for good; the older ones go.
+    """
 
     longest_count: int = 1000
+    refused_count: int = 100
 
 
 class Outbox:
@@ -73,23 +80,35 @@ class Outbox:
         except OSError as error:
             raise ConfigError(f"the outbox {folder} cannot be used: {error.strerror}.") from error
         self._next = max((int(path.name.split("-")[0]) for path in self._files()), default=0) + 1
+        self._putting = threading.Lock()
+        self._flushing = asyncio.Lock()
 
     def put(self, report: Report) -> None:
-        """Keep a report until it is taken. It is on disk when this returns.
+        """Keep a report until it is taken. It is on disk when this returns. Blocks; any thread may call it.
 
         Raises:
             ConfigError: It cannot be written.
         """
-        kind = type(report).__name__
+        content = dumps(report)
+        with self._putting:
+            self._put(type(report).__name__, content)
+
+    def _put(self, kind: str, content: bytes) -> None:
         path = self._folder / f"{self._next:012d}-{kind}.json"
         beside = self._folder / f".{path.name}.new"
         try:
             descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(dumps(report))
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(path)
+            # A power cut must not take the new name away again.
+            folder = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
         except OSError as error:
             raise ConfigError(f"a report cannot be kept in {self._folder}: {error.strerror}.") from error
         self._next += 1
@@ -101,15 +120,26 @@ class Outbox:
     async def flush(self, http: CentralHttp) -> int:
         """Send what waits, oldest first; returns how many were taken.
 
-        It ends early, without an error, where Central cannot take them now; they stay.
+        It ends early, without an error, where Central cannot take them now; they stay. One at a time sends: a second
+        caller waits for the first, so that the order holds.
 
         Raises:
             NotEnrolledError: The key is no longer good; everything stays.
+            ConfigError: The folder cannot be used; what waits stays.
         """
+        async with self._flushing:
+            try:
+                return await self._flush(http)
+            except OSError as error:
+                raise ConfigError(f"the outbox {self._folder} cannot be used: {error.strerror}.") from error
+
+    async def _flush(self, http: CentralHttp) -> int:
         taken = 0
-        for path in list(self._files()):
+        for path in await asyncio.to_thread(lambda: list(self._files())):
             try:
                 await self._send(http, path)
+            except FileNotFoundError:
+                continue  # it was given up meanwhile
             except NotEnrolledError:
                 raise
             except CentralError as error:
@@ -124,27 +154,22 @@ class Outbox:
             except MspError as error:
                 logger.info("reports wait: %s", error.detail)
                 return taken
-            self._forget(path)
+            path.unlink(missing_ok=True)
             taken += 1
         return taken
-
-    @staticmethod
-    def _forget(path: Path) -> None:
-        path.unlink(missing_ok=True)
 
     async def _send(self, http: CentralHttp, path: Path) -> None:
         kind = _KINDS[path.stem.split("-", 1)[1]]
         content = await asyncio.to_thread(path.read_bytes)
         route = ROUTES[kind]
         if kind is EnumerationReport and len(content) > JSON_LIMIT_BYTES:
-            report = structure(loads(content), EnumerationReport)
-            lines = b"".join(ndjson.render_report(report))
+            lines = await asyncio.to_thread(_as_lines, content)
             await http.send_bytes(route, lines, content_type=ndjson.MEDIA_TYPE)
             return
         await http.send_bytes(route, content, content_type="application/json")
 
     def _files(self) -> Iterator[Path]:
-        return iter(sorted(path for path in self._folder.glob("*-*.json") if path.stem.split("-", 1)[1] in _KINDS))
+        return iter(sorted(path for path in self._folder.glob("*-*.json") if _is_report(path)))
 
     def _put_aside(self, path: Path, error: MspError) -> None:
         aside = self._folder / "refused"
@@ -153,6 +178,10 @@ class Outbox:
         logger.error("Central refused the report %s for good (%s): %s %s", path.name, error.code, error.detail, places)
         (aside / f"{path.stem}.reason").write_text(json.dumps({"code": error.code, "detail": error.detail}))
         path.replace(aside / path.name)
+        refused = sorted(entry for entry in aside.glob("*-*.json") if _is_report(entry))
+        for entry in refused[: max(0, len(refused) - self._options.refused_count)]:
+            entry.unlink(missing_ok=True)
+            entry.with_suffix(".reason").unlink(missing_ok=True)
 
     def _give_up_the_oldest(self) -> None:
         files = list(self._files())
@@ -162,3 +191,12 @@ class Outbox:
             oldest = files.pop(kinds.index(most))
             logger.error("the outbox is full: the report %s is given up", oldest.name)
             oldest.unlink(missing_ok=True)
+
+
+def _is_report(path: Path) -> bool:
+    number, _, kind = path.stem.partition("-")
+    return number.isascii() and number.isdigit() and kind in _KINDS
+
+
+def _as_lines(content: bytes) -> bytes:
+    return b"".join(ndjson.render_report(structure(loads(content), EnumerationReport)))

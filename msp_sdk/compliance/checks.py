@@ -56,13 +56,16 @@ def judge_firewall(value: Mapping[str, object], role: ComputerRole) -> Finding:
         if isinstance(entry, Mapping) and isinstance(entry.get("enabled"), bool):
             profiles[str(entry.get("name"))] = bool(entry["enabled"])
     evidence: dict[str, object] = {"profiles": profiles, "service_state": value.get("service_state")}
+    state = value.get("service_state")
+    if isinstance(state, str) and state != "running":
+        return Finding("fail", {**evidence, "detail": "the firewall's service does not run."})
     if not profiles:
         return Finding("error", {**evidence, "reason": "script-failed", "detail": "the host named no profile."})
     off = sorted(name for name, enabled in profiles.items() if not enabled)
     if off:
         return Finding("fail", {**evidence, "off": off})
-    if value.get("service_state") != "running":
-        return Finding("fail", {**evidence, "detail": "the firewall's service does not run."})
+    if state != "running":
+        return Finding("fail", {**evidence, "detail": "the firewall's service is not there."})
     return Finding("pass", evidence)
 
 
@@ -77,12 +80,18 @@ def judge_defender(value: Mapping[str, object], role: ComputerRole) -> Finding:
     if not (present and value.get("antivirus_enabled") is True and protects is True):
         if value.get("other_products"):
             return Finding("not_applicable", {**evidence, "detail": "another antivirus is in its place."})
-        return Finding("fail", {**evidence, "detail": "nothing protects this host that we know of."})
+        unknown = value.get("other_products") is None
+        detail = "Defender does not protect this host, and " + (
+            "whether another product does, Windows does not tell here." if unknown else "no other product is on."
+        )
+        return Finding("fail", {**evidence, "detail": detail})
     age = value.get("signature_age_days")
     if not isinstance(age, int) or age > MAX_SIGNATURE_AGE_DAYS:
         return Finding("warning", {**evidence, "detail": "the definitions are old."})
     if value.get("tamper_protection") is not True:
-        return Finding("warning", {**evidence, "detail": "tamper protection is off."})
+        known = value.get("tamper_protection") is False
+        detail = "tamper protection is off." if known else "this version of Defender has no tamper protection."
+        return Finding("warning", {**evidence, "detail": detail})
     return Finding("pass", evidence)
 
 

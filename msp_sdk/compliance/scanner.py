@@ -22,6 +22,7 @@ from msp_sdk.models.compliance import CheckResult
 from msp_sdk.models.credential import Credential, CredentialSource
 from msp_sdk.models.reason import reason_of, remedy_of
 from msp_sdk.models.target import Target
+from msp_sdk.windows.doors import out_of_reach
 from msp_sdk.windows.scripts import load
 from msp_sdk.windows.shell import WindowsShell, WindowsShells
 
@@ -99,7 +100,7 @@ class ComplianceScanner:
     async def _scan_one(self, target: Target) -> tuple[CheckResult, ...]:
         if target.reachable is False:
             code = target.unreachable_reason or "no-answer"
-            return self._all(target, _trouble(code, "it was out of reach when it was last probed.", remedy_of(code)))
+            return self._all(target, _trouble(code, out_of_reach(target), remedy_of(code)))
         credential = self._credential(target)
         if credential is None:
             code = "no-credential"

@@ -25,7 +25,9 @@ class Deadlines:
 
     look_s: float = 60.0
     deliver_s: float = 900.0
-    install_s: float = 240.0
+    # The host's own limits (lock, stop, unlock, start, and the same again to roll back) add up to less: ending the
+    # script in the midst of its rolling back would leave a host without its agent.
+    install_s: float = 480.0
 
 
 class AgentOnHost:

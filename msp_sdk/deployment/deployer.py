@@ -249,6 +249,10 @@ class AgentDeployer:
             verify_gone(observed)
         return observed
 
+    def _version(self, observed: AgentState) -> str | None:
+        """What its file says; many programs say nothing, and then our own file is known by its digest."""
+        return observed.version or (self._package.version if observed.file_sha256 == self._package.sha256 else None)
+
     def _credential(self, target: Target) -> Credential | None:
         return self._credentials.credential(target.credential_id) if target.credential_id else None
 
@@ -266,7 +270,7 @@ class AgentDeployer:
             action=entry.action,
             method=progress.method,
             object_guid=entry.target.object_guid,
-            agent_version=observed.version if observed else None,
+            agent_version=self._version(observed) if observed else None,
         )
         if trouble is None:
             return evolve(outcome, deployed_at=self._clock())

@@ -19,6 +19,9 @@ from msp_sdk.models.package import AgentPackage
 from msp_sdk.models.reason import REASONS, reason_of, remedy_of
 from msp_sdk.models.rollout import ActionName, AgentState, OutcomeError, OutcomeState, PlannedAction, RolloutAction
 from msp_sdk.models.target import Target
+from msp_sdk.windows.doors import out_of_reach
+
+_VERSION = re.compile(r"\s*v?(\d{1,9}(?:\s*[.,]\s*\d{1,9})*)", re.IGNORECASE)
 
 # It passes by itself: the host comes back, the credential is proven. Such a host waits; any other is skipped.
 _PASSING = frozenset(
@@ -36,6 +39,10 @@ _PASSING = frozenset(
         "waiting-for-lease",
     }
 )
+
+
+# Nothing is wrong with the host or with what we may do there: something broke.
+_BROKEN = frozenset({"internal", "script-failed", "windows-failed"})
 
 
 @frozen
@@ -88,8 +95,13 @@ def _by_version(package: AgentPackage, observed: AgentState) -> Decision:
 
 
 def version_key(version: str) -> tuple[int, ...]:
-    """A version as numbers, without zeros at the end, so that ``1.2`` is ``1.2.0.0``; anything else reads as older."""
-    numbers = [int(number) for number in re.findall(r"\d+", version.partition("+")[0].partition("-")[0])]
+    """A version as numbers, without zeros at the end, so that ``1.2`` is ``1.2.0.0``; anything else reads as older.
+
+    Only its first group of numbers counts, with dots or, as some Windows programs write it, commas:
+    ``1, 2, 0, 7 (build 5)`` is 1.2.0.7.
+    """
+    found = _VERSION.match(version)
+    numbers = [int(number) for number in re.findall(r"\d+", found[1])] if found else []
     while numbers and numbers[-1] == 0:
         numbers.pop()
     return tuple(numbers)
@@ -108,7 +120,7 @@ def before_opening(target: Target, *, has_credential: bool) -> OutcomeError | No
     """Why a host is not even asked; None when it is. A host that was not probed is asked."""
     if target.reachable is False:
         code = target.unreachable_reason or "no-answer"
-        return OutcomeError(code, "it was out of reach when it was last probed.", remedy_of(code))
+        return OutcomeError(code, out_of_reach(target), remedy_of(code))
     if not has_credential:
         return OutcomeError("no-credential", "none of the credentials is valid here.", remedy_of("no-credential"))
     return None
@@ -128,8 +140,10 @@ def explain_skip(entry: PlannedAction) -> OutcomeError:
 
 
 def state_without_touch(code: str) -> OutcomeState:
-    """What becomes of a host that was not touched for this reason: it waits, or it is skipped."""
-    return "waiting" if code in _PASSING else "skipped"
+    """What becomes of a host that was not touched for this reason: it waits, it failed, or it is skipped."""
+    if code in _PASSING:
+        return "waiting"
+    return "failed" if code in _BROKEN else "skipped"
 
 
 def read_state(value: Mapping[str, object]) -> tuple[AgentState, str | None, int]:

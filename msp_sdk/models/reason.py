@@ -80,6 +80,7 @@ _TABLE = (
     Reason("needs-local-administrator", "The account is no local administrator of this host.", "Make the account a local administrator there."),
     Reason("ntlm-not-allowed", "Only NTLM without TLS is possible here, and the site forbids it.", "Give WinRM an HTTPS listener, or allow NTLM at the site."),
     Reason("domain-admin-not-allowed", "The site does not let a domain administrator log on to hosts.", "Store a service account for hosts."),
+    Reason("not-a-local-account", "A local administrator of a whole site can be neither an account of a domain nor used on a controller: refusals would add up and lock the account.", "Store a domain's account as service_account of its domain, a local one as .\\name."),
     Reason("waiting-for-lease", "Another appliance is proving this credential.", "It is given out once it is proven."),
     # Deployment.
     Reason("up-to-date", "The agent is there, in this version, configured and running.", ""),

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -111,6 +113,36 @@ class LogonAttempt:
         return self._id
 
 
+class _Queue:
+    """Threads of this process that wait for one version: the first asks the ledger, the others wait for the first.
+
+    So nobody is overtaken until his time is up, and a hundred hosts that wait do not keep the disk busy.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[str, deque[threading.Event]] = {}
+
+    @contextmanager
+    def turn(self, key: str, deadline: float) -> Iterator[None]:
+        """Wait to be the first, at most until ``deadline``: whoever has no time left asks once, and is told why."""
+        mine = threading.Event()
+        with self._lock:
+            queue = self._waiting.setdefault(key, deque())
+            queue.append(mine)
+            queue[0].set()
+        try:
+            mine.wait(max(0.0, deadline - time.monotonic()))
+            yield
+        finally:
+            with self._lock:
+                queue.remove(mine)
+                if queue:
+                    queue[0].set()
+                else:
+                    self._waiting.pop(key, None)
+
+
 class LogonLedger:
     """Allows logons and remembers how they ended.
 
@@ -130,6 +162,7 @@ class LogonLedger:
         self._options = options or LedgerOptions()
         self._clock = clock
         self._process = _process_name(os.getpid())
+        self._queue = _Queue()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -200,6 +233,13 @@ class LogonLedger:
 
     def _begin(self, credential: Credential, place: LogonPlace, host: str) -> int:
         deadline = time.monotonic() + self._options.wait_s
+        if place == "controller":
+            # It goes around the queue: what the queue waits for may be this very proof.
+            return self._ask(credential, place, host, deadline)
+        with self._queue.turn(credential.ledger_key, deadline):
+            return self._ask(credential, place, host, deadline)
+
+    def _ask(self, credential: Credential, place: LogonPlace, host: str, deadline: float) -> int:
         while True:
             with self._transaction() as connection:
                 self._bury_the_dead(connection, credential.ledger_key)
@@ -263,6 +303,8 @@ class LogonLedger:
         key = attempt.credential.ledger_key
         with self._transaction() as connection:
             connection.execute("DELETE FROM attempt WHERE id = ?", (attempt.id,))
+            if attempt.place == "controller" or not attempt.credential.is_domain:
+                self._forget_older_hosts(connection, attempt.credential)
             connection.execute(
                 "UPDATE version SET state = 'proven', code = NULL, unknown_ends = 0, at = ?"
                 # A pause ends at a controller: a host's answer may be older than the password's change.
@@ -276,6 +318,21 @@ class LogonLedger:
                 )
             else:
                 connection.execute("DELETE FROM host WHERE key = ? AND host = ?", (key, attempt.host))
+
+    def _forget_older_hosts(self, connection: sqlite3.Connection, credential: Credential) -> None:
+        """What hosts said of older versions is worth nothing once a newer one is right.
+
+        The older versions themselves stay: a refused one must be known when it is offered again.
+        """
+        if credential.id == "typed":
+            return
+        keys = connection.execute(
+            "SELECT DISTINCT key FROM host WHERE key > ? AND key < ?", (f"{credential.id}:", f"{credential.id};")
+        ).fetchall()
+        for (key,) in keys:
+            version = key.rpartition(":")[2]
+            if version.isdigit() and int(version) < credential.version and key == f"{credential.id}:{version}":
+                connection.execute("DELETE FROM host WHERE key = ?", (key,))
 
     def record_refusal(self, attempt: LogonAttempt, code: str) -> Verdict:
         """See :meth:`LogonAttempt.refused`."""

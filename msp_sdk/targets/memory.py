@@ -18,6 +18,9 @@ def keep_probe(target: Target, before: Target | None) -> Target:
         return target
     provenance = dict(target.provenance)
     kept = {name: getattr(before, name) for name in PROBE_FIELDS}
+    if not target.ip_addresses and before.provenance.get("ip_addresses") == "probe":
+        # The address that our resolver found: without it the connection would go by the system's resolver.
+        kept["ip_addresses"] = before.ip_addresses
     provenance.update({name: "probe" for name, value in kept.items() if value not in (None, ())})
     return evolve(target, **kept, provenance=dict(sorted(provenance.items())))
 

@@ -1,6 +1,7 @@
 """Merge every source of hosts into one list of targets; a pure function of all of them, run on each change.
 
-* Manual wins field by field, an exclusion is absolute, and a person's word makes a target of what was left out.
+* Manual wins field by field, an exclusion is absolute, and a person's word makes a target of what was left out;
+  of a disabled computer only where it has an account of its own to log on with.
 * Nothing appears without a source, nothing vanishes without a reason: each computer of the directory is a target
   or is skipped with its reason. One that is out of reach stays a target.
 * The result does not depend on the order of the sources, and merging again changes nothing.
@@ -103,6 +104,10 @@ class TargetMerger:
                 skipped.append(left_out)
                 continue
             target = self._build(machine, shared)
+            if _is_dead_to_its_domain(machine, target, credentials):
+                assert machine.computer is not None  # noqa: S101 (only a listed computer can be disabled)
+                skipped.append(_skip(machine.computer, "disabled-account"))
+                continue
             targets.append(keep_probe(target, probed.get(target.key)))
         listed = {target.object_guid for target in targets} | {entry.object_guid for entry in skipped}
         skipped += [entry for entry in (*carried, *gone) if entry.object_guid not in listed]
@@ -231,10 +236,25 @@ def _left_out(machine: _Machine) -> SkippedTarget | None:
         guid = (computer.object_guid or None) if computer else None
         return SkippedTarget(hostname, "excluded", guid, _role(machine))
     if computer is not None and computer.skipped_reason and not machine.manual:
-        return SkippedTarget(computer.hostname, computer.skipped_reason, computer.object_guid or None, computer.role)
+        return _skip(computer, computer.skipped_reason)
     if computer is None and not machine.manual and not machine.credentials:
         return SkippedTarget(_spoken_name(machine), "excluded")
     return None
+
+
+def _skip(computer: Computer, reason: str) -> SkippedTarget:
+    return SkippedTarget(computer.hostname, reason, computer.object_guid or None, computer.role)
+
+
+def _is_dead_to_its_domain(machine: _Machine, target: Target, credentials: Iterable[Credential]) -> bool:
+    """True for a disabled computer that a person named, without a local account to log on with.
+
+    A person's word opens what we left out, but no domain logon can succeed at a computer whose own account is
+    disabled: it could not ask its domain. An account of the machine itself needs no domain.
+    """
+    if machine.computer is None or machine.computer.skipped_reason != "disabled-account":
+        return False
+    return not any(entry.id == target.credential_id and not entry.is_domain for entry in credentials)
 
 
 def _spoken_name(machine: _Machine) -> str:

@@ -32,7 +32,7 @@ from msp_sdk.windows.scripts import Script
 from msp_sdk.windows.shell import HostPolicy, ScriptResult, ShellOptions, WindowsShells
 
 LAB_PASSWORD = "S3cret-'\"$`:pä"
-_OCTETS = itertools.count(2)
+_NUMBERS = itertools.count(2)
 _OPTIONS = ShellOptions(threads=8, connect_s=1.0, quiet_s=1.0, identify_s=5.0)
 
 Prove = Callable[[Credential], Awaitable[None]]
@@ -56,10 +56,11 @@ class HostLab:
         self, name: str = "SRV1", *, http: bool = True, https: bool = True, certificate_name: str | None = None
     ) -> WsmanHost:
         """A member of the domain, not yet started."""
+        number = next(_NUMBERS)
         return WsmanHost(
             Machine(name, domain="CORP", dns_domain="corp.example"),
             self.accounts,
-            address=f"127.91.{next(_OCTETS)}.1",
+            address=f"127.91.{number // 250}.{1 + number % 250}",
             http_port=5985 if http else None,
             https_port=5986 if https else None,
             certificate=self.ca.issue([certificate_name or f"{name.lower()}.corp.example"]),

@@ -3,8 +3,8 @@
 Each handler states what its script does, step by step, and is bound to the digest of the script's text. After a
 change of a script read its handler again, then write the new digest here.
 
-A machine's ``notes`` steer it: ``power_cut_at`` (``staged``, ``stopped``, ``swapped``) cuts the next run off there,
-once; ``staged_garbage`` spoils what arrives, once; ``other_antivirus`` is a list of products.
+A machine's ``notes`` steer it: ``power_cut_at`` (``staged``, ``stopped``, ``swapped``, ``configured``) cuts the next
+run off there, once; ``staged_garbage`` spoils what arrives, once; ``other_antivirus`` is a list of products.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def agent_state(machine: Machine, parameters: dict[str, object], payload: bytes)
     }
 
 
-@answers("agent-stage", sha256="4350cf9000621244e88801814e9b7b1d9c474f16517eb2e4bdc30b48dd3ac8bc")
+@answers("agent-stage", sha256="9ba674d7c2353ef95ae18a0ff2092de91f787e5747c839641fdf5ed87a443159")
 def agent_stage(machine: Machine, parameters: dict[str, object], payload: bytes) -> Mapping[str, object]:
     """Write the payload into the run's staging folder."""
     size_bytes = parameters.get("size_bytes")
@@ -104,84 +104,119 @@ def agent_stage(machine: Machine, parameters: dict[str, object], payload: bytes)
     return {"size_bytes": len(content), "sha256": _digest(content)}
 
 
-@answers("agent-install", sha256="9184009caddd7fee1990b3018766aa587a40136e62d060af279ff2dfd9b09621")
+@answers("agent-install", sha256="532256cfd4e8519097e50d3e4246dc68145e45d827bf86ae25e2050c605094ac")
 def agent_install(machine: Machine, parameters: dict[str, object], payload: bytes) -> Mapping[str, object]:
     """Stop, swap, start; rolled back when the service does not start."""
     del payload
-    path, config = _agent_path(parameters), _config_path(parameters)
-    name, wanted = _text(parameters, "service_name"), _text(parameters, "sha256")
+    path, name = _agent_path(parameters), _text(parameters, "service_name")
     recovered = not machine.files.exists(path) and machine.files.move(f"{path}.previous", path)
-    before = machine.files.read(path)
+    before = _digest(machine.files.read(path))
     known = parameters.get("known_sha256")
-    if before is not None and _digest(before) not in {wanted, *(known if isinstance(known, list) else ())}:
-        raise ScriptFault("changed-since-plan", f"the file there has the digest {_digest(before)}.")
+    if before not in {None, _text(parameters, "sha256"), *(known if isinstance(known, list) else ())}:
+        raise ScriptFault("changed-since-plan", f"the file there has the digest {before}.")
     service = machine.services.find(name)
     was_running = service is not None and service.state == "running"
-    config_before = machine.files.read(config) if config else None
-    config_wanted = base64.b64decode(_text(parameters, "config")) if config else None
+    wanted = _wanted(parameters)
+    same = {file for file, digest in wanted.items() if _digest(machine.files.read(file)) == digest}
+    # A swap of an earlier run that nobody has seen work.
+    unseen = {file for file in wanted if machine.files.exists(f"{file}.previous") and not was_running}
     path_ok = service is not None and service.binary.casefold() == path.casefold()
-    changed = not (_digest(before) == wanted and config_before == config_wanted and was_running and path_ok)
+    changed = not (same == set(wanted) and was_running and path_ok)
     if changed:
+        swapped = same & unseen
         try:
-            machine.stop_service(name)
-            _cut(machine, "stopped")
-            if _digest(before) != wanted:
-                _swap(machine, _staged_path(parameters), path, wanted)
-                _cut(machine, "swapped")
-            if config and config_wanted is not None and config_before != config_wanted:
-                machine.files.write(config, config_wanted)
-            if service is None:
-                machine.services.create(Service(name, path, _text(parameters, "display_name")))
-            else:
-                service.binary = path
-            _start(machine, name, path)
+            _bring(machine, parameters, set(wanted) - same, unseen, swapped)
         except ScriptFault as fault:
             if fault.code == "connection-lost":
                 raise  # nobody is left to roll back
-            undone = _roll_back(machine, path, before, config, config_before)
+            undone = "nothing had been there before" if before is None else "the file before is in its place"
+            if machine.files.exists(f"{path}.previous") and (path in swapped or not machine.files.exists(path)):
+                undone = "rolled back to the file before"
+            for file in wanted:
+                _undo(machine, file, swapped=file in swapped)
             if service is None:
                 machine.services.delete(name)
-            elif was_running:
+            elif was_running or path in unseen & swapped:
                 _start(machine, name, path)
             raise ScriptFault(fault.code, f"{fault.detail} ({undone})") from fault
-    machine.files.delete(f"{path}.previous")
+    for file in wanted:
+        machine.files.delete(f"{file}.previous")
     machine.files.delete(_staged_path(parameters))
     now = machine.services.find(name)
     return {"changed": changed, "recovered": recovered, "service_state": now.state if now else None}
 
 
-def _swap(machine: Machine, staged: str, path: str, wanted: str) -> None:
+def _wanted(parameters: Mapping[str, object]) -> dict[str, str | None]:
+    """The digest that each file of the agent shall have."""
+    config = _config_path(parameters)
+    wanted: dict[str, str | None] = {_agent_path(parameters): _text(parameters, "sha256")}
+    return {**wanted, config: _digest(base64.b64decode(_text(parameters, "config")))} if config else wanted
+
+
+def _bring(
+    machine: Machine, parameters: Mapping[str, object], missing: set[str], unseen: set[str], swapped: set[str]
+) -> None:
+    """Stop, bring what is missing into its place, start; ``swapped`` tells a caller what to undo."""
+    path, config, name = _agent_path(parameters), _config_path(parameters), _text(parameters, "service_name")
+    machine.stop_service(name)
+    _cut(machine, "stopped")
+    if path in missing:
+        _check_staged(machine, _staged_path(parameters), _text(parameters, "sha256"))
+        _place(machine, path, machine.files.read(_staged_path(parameters)) or b"", keep_previous=path in unseen)
+        swapped.add(path)
+        _check_placed(machine, path, _text(parameters, "sha256"))
+        _cut(machine, "swapped")
+    if config in missing:
+        content = base64.b64decode(_text(parameters, "config"))
+        _place(machine, str(config), content, keep_previous=config in unseen)
+        swapped.add(str(config))
+        _cut(machine, "configured")
+    service = machine.services.find(name)
+    if service is None:
+        machine.services.create(Service(name, path, _text(parameters, "display_name")))
+    else:
+        service.binary, service.start = path, "auto"
+    _start(machine, name, path)
+
+
+def _check_placed(machine: Machine, path: str, wanted: str) -> None:
+    if _digest(machine.files.read(path)) != wanted:
+        raise ScriptFault("blocked-by-antivirus", "the file changed or vanished in its place.")
+
+
+def _check_staged(machine: Machine, staged: str, wanted: str) -> None:
     content = machine.files.read(staged)
     if content is None:
         raise ScriptFault("blocked-by-antivirus", "the staged file is gone.")
     if _digest(content) != wanted:
         raise ScriptFault("digest-mismatch", "the staged file is another one.")
-    machine.files.move(path, f"{path}.previous")
+
+
+def _place(machine: Machine, path: str, content: bytes, *, keep_previous: bool) -> None:
+    if not keep_previous:
+        machine.files.move(path, f"{path}.previous")
     machine.files.write(path, content)
-    if _digest(machine.files.read(path)) != wanted:
-        raise ScriptFault("blocked-by-antivirus", "the file changed or vanished in its place.")
+
+
+def _undo(machine: Machine, path: str, *, swapped: bool) -> None:
+    previous = f"{path}.previous"
+    if swapped or (machine.files.exists(previous) and not machine.files.exists(path)):
+        machine.files.delete(path)
+        machine.files.move(previous, path)
 
 
 def _start(machine: Machine, name: str, path: str) -> None:
     """Start the service; a made-up agent itself says whether it can run."""
     traits = read_agent(machine.files.read(path) or b"")
     service = machine.services.find(name)
+    if service is not None and service.start == "disabled":
+        raise ScriptFault("install-failed", "the service is disabled.")
     if service is not None and traits is not None:
         service.start_failure = traits.start_failure
     machine.start_service(name)
 
 
-def _roll_back(machine: Machine, path: str, before: bytes | None, config: str | None, old: bytes | None) -> str:
-    machine.files.delete(f"{path}.previous")
-    for name, content in ((path, before), (config, old)):
-        if name is not None:
-            machine.files.delete(name)
-            if content is not None:
-                machine.files.write(name, content)
-    return "nothing had been there before" if before is None else "rolled back to the file before"
-
-
-@answers("agent-remove", sha256="c0a4417f701560581bc52dcf128e6bdb87fdd480a05747bfd847eb4b3a90103f")
+@answers("agent-remove", sha256="d717e13af87e6334d48049d2f0f6d232d61b237899c2994da2bb342d428701bf")
 def agent_remove(machine: Machine, parameters: dict[str, object], payload: bytes) -> Mapping[str, object]:
     """Take the agent away."""
     del payload
@@ -193,15 +228,16 @@ def agent_remove(machine: Machine, parameters: dict[str, object], payload: bytes
     return {"removed": any(removed)}
 
 
-@answers("scan-firewall", sha256="526dca5d30842bf645b4e619285ac39807e2c5fdf4604e43ab6f05d975c7c520")
+@answers("scan-firewall", sha256="44bc61ea9cd46340a28eb00e51d57360d12b293c0a90dcda1d2445f9144dfa63")
 def scan_firewall(machine: Machine, parameters: dict[str, object], payload: bytes) -> Mapping[str, object]:
     """The profiles of the firewall."""
     del parameters, payload
+    state = machine.notes.get("firewall_service", "running")
     profiles = [{"name": name, "enabled": enabled} for name, enabled in machine.firewall.items()]
-    return {"profiles": profiles, "service_state": machine.notes.get("firewall_service", "running")}
+    return {"profiles": profiles if state == "running" else [], "service_state": state}
 
 
-@answers("scan-defender", sha256="4c3bc55ccae5a2d7aafa0a4ed660612af2bd7d068eff859250d5a4cd7e0edba5")
+@answers("scan-defender", sha256="8aaa5a7100beedd52cb5872f6a0fd16776fb9ede4edd758d2166b09335a606b5")
 def scan_defender(machine: Machine, parameters: dict[str, object], payload: bytes) -> Mapping[str, object]:
     """Microsoft Defender, and other antivirus on workstations."""
     del parameters, payload

@@ -56,9 +56,11 @@ class Faults:
         reset_connections: So many next connections are reset at their first request.
         drop_before: Operations whose next request cuts the connection unread, such as ``Command``.
         drop_after: Operations whose next request is carried out and then answered by cutting the connection.
+        refuse_with: Operations whose next request is answered by a WS-Man fault with this code, and not carried out.
         forget_logon: The next sealed request gets 400 without a body, as after a lost context.
         refuse_logons: Every logon is refused, also with the right password, without counting (a broken trust).
         drop_logons: So many next logons are judged, and answered by cutting the connection.
+        logon_delay_s: Before each logon is judged.
         silent: Requests are read and never answered.
         delay_s: Before each answer.
         script_delay_s: How long each script takes.
@@ -68,9 +70,11 @@ class Faults:
     reset_connections: int = 0
     drop_before: list[str] = field(factory=list)
     drop_after: list[str] = field(factory=list)
+    refuse_with: dict[str, int] = field(factory=dict)
     forget_logon: bool = False
     refuse_logons: bool = False
     drop_logons: int = 0
+    logon_delay_s: float = 0.0
     silent: bool = False
     delay_s: float = 0.0
     script_delay_s: float = 0.0
@@ -272,7 +276,11 @@ class WsmanHost:
             self.faults.drop_before.remove(operation)
             raise _Cut
         assert connection.user is not None  # noqa: S101 (checked by the caller)
-        status, answer = await self.shells.answer(body, connection.user)
+        code = self.faults.refuse_with.pop(operation, None)
+        if code is not None:
+            status, answer = self.shells.refuse(code)
+        else:
+            status, answer = await self.shells.answer(body, connection.user)
         await asyncio.sleep(self.faults.delay_s)
         if operation in self.faults.drop_after:
             self.faults.drop_after.remove(operation)
@@ -320,6 +328,7 @@ class WsmanHost:
             await self._reply(connection, 401, challenges=(f"Negotiate {encoded}",))
             return False
         self.logon_count += 1
+        await asyncio.sleep(self.faults.logon_delay_s)
         connection.user = self._judge(connection, token)
         if self.faults.drop_logons > 0:
             self.faults.drop_logons -= 1

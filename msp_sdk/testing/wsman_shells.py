@@ -173,6 +173,10 @@ class ShellService:
         except Refusal as refusal:
             return 500, _fault(refusal.code, relates_to, self.machine.name)
 
+    def refuse(self, code: int) -> tuple[int, bytes]:
+        """A fault, as :meth:`answer` gives one."""
+        return 500, _fault(code, "", self.machine.name)
+
     async def _dispatch(self, root: ET.Element, relates_to: str, user: User) -> bytes:
         action = root.findtext("s:Header/a:Action", "", _NS)
         if root.findtext("s:Header/w:ResourceURI", "", _NS) != _SHELL_URI:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.client
+import io
 import socket
 import ssl
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any, cast
 
 from attrs import field, frozen
 from cryptography import x509
@@ -23,9 +25,11 @@ from cryptography.x509.oid import NameOID
 from msp_sdk.errors import ConfigError, EncryptionRefusedError, MspError, UnreachableError, WindowsError, WrongHostError
 from msp_sdk.models.reason import reason
 from msp_sdk.windows.doors import Door, names_match
+from msp_sdk.windows.identity import is_address
 
 PATH = "/wsman"
-MAX_BODY_BYTES = 16 * 2**20
+# We ask for envelopes of at most 150 kB; what is far longer comes from something else.
+MAX_BODY_BYTES = 4 * 2**20
 # http.sys closes a quiet connection after two minutes.
 IDLE_LIMIT_S = 100.0
 
@@ -79,9 +83,11 @@ class Channel:
         self.place = place
         self.certificate = certificate
         self._socket = sock
-        self._http = http.client.HTTPConnection(place.hostname, place.door.port)
+        # The Host header takes the address: a name out of a directory is a stranger's text.
+        self._http = http.client.HTTPConnection(place.address.partition("%")[0], place.door.port)
         self._http.auto_open = 0  # A closed connection stays closed.
-        self._http.sock = sock
+        self._timed = _TimedSocket(sock)
+        self._http.sock = cast("socket.socket", self._timed)
         self._used_at = time.monotonic()
         self._closed = False
 
@@ -100,18 +106,17 @@ class Channel:
         try:
             if not place.door.tls:
                 return cls(place, sock, None)
+            why = ""
             try:
-                tls = _handshake(place, sock, _context(place.trust.cas))
-            except ssl.SSLCertVerificationError:
+                sock = tls = _handshake(place, sock, _context(place.trust.cas))
+            except ssl.SSLCertVerificationError as error:
                 # Look at what it shows, to say what is wrong or to find it listed. Nothing has been said yet.
+                why = error.verify_message
                 sock.close()
                 sock = _connect(place, timeout_s)
-                tls = _handshake(place, sock, _context(None))
-                sock = tls
-                _check_listed(place, _certificate(tls))
-            sock = tls
+                sock = tls = _handshake(place, sock, _context(None))
             certificate = _certificate(tls)
-            _check_names(place, certificate)
+            _check_certificate(place, certificate, why)
             return cls(place, tls, certificate)
         except MspError:
             sock.close()
@@ -119,10 +124,15 @@ class Channel:
         except TimeoutError as error:
             sock.close()
             raise UnreachableError(f"{place.hostname} did not finish the TLS handshake.") from error
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            # As a reset: http.sys does so where no certificate is bound to the port.
+            sock.close()
+            raise UnreachableError(f"{place.hostname} broke off the TLS handshake.", code="connection-lost") from error
         except ssl.SSLError as error:
             sock.close()
             raise EncryptionRefusedError(
-                f"{place.hostname} speaks no TLS that we accept on port {place.door.port}: {error.reason}."
+                f"{place.hostname} speaks no TLS that we accept on port {place.door.port}:"
+                f" {error.reason or 'no reason given'}."
             ) from error
         except OSError as error:
             sock.close()
@@ -158,7 +168,7 @@ class Channel:
         if self._closed:
             raise UnreachableError(f"the connection to {self.place.hostname} is closed.", code="connection-lost")
         try:
-            self._socket.settimeout(max(timeout_s, 0.1))
+            self._timed.ends_at = time.monotonic() + max(timeout_s, 0.1)
             self._http.request(
                 "POST",
                 PATH,
@@ -202,6 +212,50 @@ class Channel:
             self._socket.close()
 
 
+class _TimedSocket:
+    """As much of a socket as ``http.client`` uses, with one end for a whole request and its answer.
+
+    A socket's own timeout begins anew with each byte, and so would let a host hold us for ever.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.ends_at = 0.0
+        self._socket = sock
+
+    def _begin(self) -> None:
+        left_s = self.ends_at - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left_s)
+
+    def sendall(self, data: bytes) -> None:
+        self._begin()
+        self._socket.sendall(data)
+
+    def recv_into(self, buffer: memoryview) -> int:
+        self._begin()
+        return self._socket.recv_into(buffer)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Incoming(self), 65536)
+
+    def close(self) -> None:
+        """Nothing: ``http.client`` does this before it reads an answer after which the host hangs up."""
+
+
+class _Incoming(io.RawIOBase):
+    """The reading end of a :class:`_TimedSocket`."""
+
+    def __init__(self, source: _TimedSocket) -> None:
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._source.recv_into(memoryview(buffer))
+
+
 def _connect(place: Place, timeout_s: float) -> socket.socket:
     try:
         sock = socket.create_connection((place.address, place.door.port), timeout=max(timeout_s, 0.1))
@@ -237,8 +291,16 @@ def _context(cas: tuple[str, ...] | None) -> ssl.SSLContext:
 
 
 def _handshake(place: Place, sock: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
-    name = place.certificate_names[0]
-    return context.wrap_socket(sock, server_hostname=name or None)
+    return context.wrap_socket(sock, server_hostname=_server_name(place.certificate_names[0]))
+
+
+def _server_name(name: str) -> str | None:
+    """The name for the host to choose a certificate by; None where it is none that DNS could hold."""
+    try:
+        encoded = name.encode("idna")
+    except UnicodeError:
+        return None
+    return None if not encoded or encoded.startswith(b".") else name
 
 
 def _certificate(sock: ssl.SSLSocket) -> bytes:
@@ -248,19 +310,21 @@ def _certificate(sock: ssl.SSLSocket) -> bytes:
     return der
 
 
-def _check_listed(place: Place, certificate: bytes) -> None:
+def _check_certificate(place: Place, certificate: bytes, why: str) -> None:
+    """Believe a certificate or not; ``why`` is what OpenSSL had against it, empty when a trusted CA signed it."""
     digest = hashlib.sha256(certificate).hexdigest()
-    if digest not in place.trust.listed_sha256:
+    listed = digest in place.trust.listed_sha256
+    found = names_in(certificate)
+    if why and not listed:
         raise WindowsError(
-            f"the certificate of {place.hostname} is signed by nobody this site trusts.",
+            f"the certificate of {place.hostname} is not believed: {why}.",
             code="certificate-untrusted",
             remedy=reason("certificate-untrusted").remedy,
-            context={"hostname": place.hostname, "sha256": digest, "names": list(names_in(certificate))},
+            context={"hostname": place.hostname, "sha256": digest, "names": list(found)},
         )
-
-
-def _check_names(place: Place, certificate: bytes) -> None:
-    found = names_in(certificate)
+    if listed and all(is_address(name) for name in place.certificate_names):
+        # We know no name of it, and this very certificate was listed for it: that is more than a name.
+        return
     if not names_match(place.certificate_names, found):
         raise WrongHostError(
             f"the certificate at the address of {place.hostname} is for {', '.join(found[:3]) or 'nobody'}.",
@@ -280,6 +344,6 @@ def names_in(certificate: bytes) -> tuple[str, ...]:
             found = []
         if not found:
             found = [str(entry.value) for entry in parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    except ValueError as error:
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion) as error:
         raise EncryptionRefusedError("the host's certificate cannot be read.") from error
     return tuple(found)

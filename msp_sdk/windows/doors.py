@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from attrs import frozen
 
 from msp_sdk.errors import LogonNotAllowedError, UnreachableError
@@ -41,24 +43,15 @@ class Door:
 def doors(target: Target) -> tuple[Door, ...]:
     """The doors to try, in order: HTTPS, then HTTP with sealed messages (lesson 36).
 
-    A port that a person set is the only one; ``use_ssl`` leaves HTTPS alone; a probe's result leaves what was open.
-
-    Raises:
-        UnreachableError: A probe found none of them open (``winrm-closed``).
+    A port that a person set is the only one; ``use_ssl`` leaves HTTPS alone. What a probe found open comes first; a
+    probe grows old, so the other one is tried after it.
     """
     if target.port is not None:
         return (Door(target.port, tls=target.use_ssl or target.port not in _PLAIN_PORTS),)
-    wanted = (
-        (Door(HTTPS_PORT, tls=True),) if target.use_ssl else (Door(HTTPS_PORT, tls=True), Door(HTTP_PORT, tls=False))
-    )
-    if not target.doors:
-        return wanted
-    found = tuple(door for door in wanted if door.port in target.doors)
-    if not found:
-        raise UnreachableError(
-            f"no door of {name_of(target)} that we may use was open when it was probed.", code="winrm-closed"
-        )
-    return found
+    wanted = (Door(HTTPS_PORT, tls=True), Door(HTTP_PORT, tls=False))
+    if target.use_ssl:
+        return wanted[:1]
+    return tuple(sorted(wanted, key=lambda door: bool(target.doors) and door.port not in target.doors))
 
 
 def addresses(target: Target) -> tuple[str, ...]:
@@ -87,12 +80,12 @@ def name_of(target: Target) -> str:
 def certificate_names(target: Target) -> tuple[str, ...]:
     """The names of which a host's certificate must hold one."""
     names = [name for name in (target.fqdn, target.hostname) if name and not is_address(name)]
-    return tuple(dict.fromkeys(name.rstrip(".").casefold() for name in names)) or (target.hostname.strip("[]"),)
+    return tuple(dict.fromkeys(name.rstrip(".").casefold() for name in names)) or (_plain(target.hostname),)
 
 
 def names_match(wanted: tuple[str, ...], found: tuple[str, ...]) -> bool:
     """True when a certificate that holds ``found`` is good for one of ``wanted``; ``*`` stands for one label."""
-    for pattern in (name.rstrip(".").casefold() for name in found):
+    for pattern in (_plain(name) for name in found):
         for name in wanted:
             if pattern == name:
                 return True
@@ -102,18 +95,63 @@ def names_match(wanted: tuple[str, ...], found: tuple[str, ...]) -> bool:
     return False
 
 
+def _plain(name: str) -> str:
+    """A name folded; an address in its one canonical spelling."""
+    if is_address(name):
+        return str(ipaddress.ip_address(name.strip("[]").partition("%")[0]))
+    return name.rstrip(".").casefold()
+
+
+def out_of_reach(target: Target) -> str:
+    """What a probe found that says that a host is out of reach: which doors, where, and how they behaved."""
+    ports = [door.port for door in doors(target)]
+    names = " and ".join(str(port) for port in ports)
+    where = f" at {', '.join(target.ip_addresses[:3])}" if target.ip_addresses else ""
+    one = len(ports) == 1
+    if target.unreachable_reason == "no-address":
+        return "when it was last probed no address of it was known, so no door was tried."
+    if target.doors:
+        found = ", ".join(str(port) for port in target.doors)
+        return (
+            f"when it was last probed{where}, {found} stood open, but {names} {'is' if one else 'are'} what we may use."
+        )
+    if target.unreachable_reason == "winrm-closed":
+        return f"when it was last probed{where}, {'port' if one else 'ports'} {names} refused the connection."
+    return f"when it was last probed{where}, {'port' if one else 'ports'} {names} gave no answer."
+
+
 def check_logon_place(target: Target, credential: Credential, policy: HostPolicy) -> None:
     """Whether this credential may be shown to this host at all.
 
     Raises:
-        LogonNotAllowedError: ``domain-admin-not-allowed``; nothing was sent.
+        LogonNotAllowedError: ``domain-admin-not-allowed``, or ``not-a-local-account``; nothing was sent.
     """
+    if (
+        credential.type == "local_admin"
+        and credential.host is None
+        and (target.role == "domain_controller" or not _is_local_name(credential.username))
+    ):
+        # A refusal by one host says nothing of the next one's local account. Of a domain's account it would: its
+        # strikes add up over all hosts, and a controller's "local" accounts are the domain's.
+        raise _not_allowed("not-a-local-account", target, credential)
     if (
         credential.type == "domain_admin"
         and target.role != "domain_controller"
         and not policy.allow_domain_admin_on_hosts
     ):
         raise _not_allowed("domain-admin-not-allowed", target, credential)
+
+
+def _is_local_name(username: str) -> bool:
+    domain, separator, _ = username.partition("\\")
+    return domain in ("", ".") if separator else "@" not in username
+
+
+def logon_name(credential: Credential) -> str:
+    r"""The name as it is shown to a host: a local account without its dot could be taken for one of the domain."""
+    if credential.type == "local_admin" and "\\" not in credential.username and "@" not in credential.username:
+        return f".\\{credential.username}"
+    return credential.username
 
 
 def check_mechanism(target: Target, credential: Credential, policy: HostPolicy, *, tls: bool) -> None:

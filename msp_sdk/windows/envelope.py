@@ -20,7 +20,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
-from attrs import frozen
+from attrs import field, frozen
 
 from msp_sdk.errors import ScriptFailedError, WindowsError
 from msp_sdk.windows.identity import HostIdentity
@@ -55,7 +55,34 @@ def prelude() -> str:
     return read_text("prelude")
 
 
-def encode_input(script: Script, parameters: Mapping[str, object], run_id: str, payload: bytes = b"") -> bytes:
+@frozen
+class Stdin:
+    """What a host reads on stdin. The payload is encoded piece by piece: a file of 20 MiB would stand here four times.
+
+    Attributes:
+        head: The first lines, without the newline at their end.
+        payload: A file for the script; may be empty.
+    """
+
+    head: bytes
+    payload: bytes = field(repr=False)
+
+    def pieces(self, size: int) -> Iterator[tuple[bytes, bool]]:
+        """All of it in pieces of at most ``size`` bytes, each with whether it is the last. At least one piece."""
+        waiting = bytearray(self.head)
+        for start in range(0, len(self.payload), _PAYLOAD_LINE_BYTES):
+            waiting += b"\n" + base64.b64encode(self.payload[start : start + _PAYLOAD_LINE_BYTES])
+            while len(waiting) > size:
+                yield bytes(waiting[:size]), False
+                del waiting[:size]
+        waiting += b"\n" + END_LINE
+        while len(waiting) > size:
+            yield bytes(waiting[:size]), False
+            del waiting[:size]
+        yield bytes(waiting), True
+
+
+def encode_input(script: Script, parameters: Mapping[str, object], run_id: str, payload: bytes = b"") -> Stdin:
     """Everything that a host reads on stdin.
 
     Args:
@@ -75,19 +102,7 @@ def encode_input(script: Script, parameters: Mapping[str, object], run_id: str, 
         raise WindowsError(
             f"the parameters of the script {script.name} are no JSON values.", code="bad-parameters"
         ) from error
-    lines = [base64.b64encode(part.encode()) for part in (prelude(), script.text, text)]
-    lines.extend(
-        base64.b64encode(payload[start : start + _PAYLOAD_LINE_BYTES])
-        for start in range(0, len(payload), _PAYLOAD_LINE_BYTES)
-    )
-    lines.append(END_LINE)
-    return b"\n".join(lines)
-
-
-def chunks(data: bytes, size: int) -> Iterator[tuple[bytes, bool]]:
-    """``data`` in pieces, each with whether it is the last. At least one piece."""
-    for start in range(0, max(len(data), 1), size):
-        yield data[start : start + size], start + size >= len(data)
+    return Stdin(b"\n".join(base64.b64encode(part.encode()) for part in (prelude(), script.text, text)), payload)
 
 
 @frozen
@@ -115,7 +130,8 @@ def parse_envelope(stdout: bytes, run_id: str, *, script: str, stderr: str = "")
             where the host restricts PowerShell's language (``language-restricted``) or it is too old
             (``unsupported-os``).
     """
-    lines = [line.strip() for line in stdout.decode("utf-8", errors="replace").splitlines()]
+    # Under some code pages the console begins with a byte-order mark.
+    lines = [line.strip().lstrip("\ufeff") for line in stdout.decode("utf-8", errors="replace").splitlines()]
     for line in lines:
         if line.startswith(LANGUAGE_MARKER):
             mode = line.removeprefix(LANGUAGE_MARKER).strip()[:40]

@@ -45,7 +45,8 @@ def is_address(name: str) -> bool:
 def check_identity(target: Target, identity: HostIdentity) -> None:
     """Compare the machine that answered with the one that was meant (lesson 54).
 
-    The SID decides where both sides know it: it outlives a rename. Else the name, and the domain where both are known.
+    The SID decides where both sides know it: it outlives a rename. Else the name, and the domain where the target's
+    is known; a host without a domain is not the one that a directory holds.
 
     Raises:
         WrongHostError: It is another machine.
@@ -58,7 +59,14 @@ def check_identity(target: Target, identity: HostIdentity) -> None:
     wanted = {name.split(".")[0].casefold()[:NETBIOS_LENGTH] for name in names}
     if wanted and identity.computer_name.casefold()[:NETBIOS_LENGTH] not in wanted:
         raise _wrong(target, identity, "its name is another one")
-    if target.domain_name and identity.dns_domain and target.domain_name.casefold() != identity.dns_domain.casefold():
+    if not target.domain_name:
+        return
+    if identity.dns_domain is None:
+        if target.object_guid:
+            raise _wrong(target, identity, f"it belongs to no domain, and {target.domain_name} was meant")
+        # Nobody but its name says that it belongs to one.
+        return
+    if target.domain_name.rstrip(".").casefold() != identity.dns_domain.rstrip(".").casefold():
         raise _wrong(target, identity, f"it belongs to the domain {identity.dns_domain}")
 
 

@@ -14,6 +14,7 @@ import spnego
 import spnego.channel_bindings
 import spnego.exceptions
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from msp_sdk.errors import EncryptionRefusedError, WindowsError
 from msp_sdk.secret import Secret
@@ -26,6 +27,11 @@ _BOUNDARY = b"--Encrypted Boundary"
 _OCTETS = b"\tContent-Type: application/octet-stream\r\n"
 _SIGNATURE_LENGTH = struct.pack("<i", 16)
 _WEAK_DIGESTS = frozenset({"md5", "sha1"})
+
+# What a challenge must agree to (MS-NLMP 2.2.2.5): SIGN, SEAL, EXTENDED_SESSIONSECURITY, 128, KEY_EXCH. Without them
+# signatures are constants and the key is one of 40 bits; whoever sits in between could have taken them out.
+_FLAGS_NEEDED = 0x00000010 | 0x00000020 | 0x00080000 | 0x20000000 | 0x40000000
+_FLAGS_AT = 20
 
 
 class NtlmLogon:
@@ -64,13 +70,21 @@ class NtlmLogon:
         return self._step(None)
 
     def second(self, challenge: bytes) -> bytes:
-        """The token that answers the challenge: sending it is the logon."""
+        """The token that answers the challenge: sending it is the logon.
+
+        Raises:
+            EncryptionRefusedError: The challenge does not agree to strong keys. Nothing of the password was used.
+            WindowsError: It is no challenge.
+        """
+        flags = int.from_bytes(challenge[_FLAGS_AT : _FLAGS_AT + 4], "little")
+        if flags & _FLAGS_NEEDED != _FLAGS_NEEDED:
+            raise EncryptionRefusedError("the host's challenge does not agree to sealing with strong keys.")
         return self._step(challenge)
 
     def _step(self, token: bytes | None) -> bytes:
         try:
             return bytes(self._context.step(token) or b"")
-        except (spnego.exceptions.SpnegoError, ValueError, struct.error) as error:
+        except Exception as error:  # noqa: BLE001 (what a stranger's token makes of pyspnego's parser is open)
             raise _failed(error) from None
 
     def seal(self, message: bytes) -> bytes:
@@ -121,9 +135,12 @@ class NtlmLogon:
 
 def _bindings(certificate: bytes) -> spnego.channel_bindings.GssChannelBindings:
     """``tls-server-end-point``. Source: RFC 5929 section 4.1."""
-    algorithm = x509.load_der_x509_certificate(certificate).signature_hash_algorithm
-    name = "sha256" if algorithm is None or algorithm.name in _WEAK_DIGESTS else algorithm.name
-    digest = hashlib.new(name, certificate).digest()
+    try:
+        algorithm = x509.load_der_x509_certificate(certificate).signature_hash_algorithm
+        name = "sha256" if algorithm is None or algorithm.name in _WEAK_DIGESTS else algorithm.name
+        digest = hashlib.new(name.replace("-", "_"), certificate).digest()
+    except (UnsupportedAlgorithm, ValueError) as error:
+        raise EncryptionRefusedError("the host's certificate is signed in a way that we cannot bind to.") from error
     return spnego.channel_bindings.GssChannelBindings(application_data=b"tls-server-end-point:" + digest)
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from attrs import frozen
 
@@ -32,11 +32,12 @@ from msp_sdk.network.logons import LogonAttempt, LogonLedger
 from msp_sdk.windows import doors, faults
 from msp_sdk.windows.channel import Channel, Place, Trust
 from msp_sdk.windows.doors import HostPolicy
-from msp_sdk.windows.envelope import chunks, encode_input, parse_envelope
+from msp_sdk.windows.envelope import Stdin, encode_input, parse_envelope
 from msp_sdk.windows.identity import HostIdentity, check_identity
 from msp_sdk.windows.ntlm import Mechanism, NtlmLogon
 from msp_sdk.windows.scripts import Script, load
 from msp_sdk.windows.transport import Output, Wsman, WsmanFaultError
+from msp_sdk.windows.turns import Turns
 
 _CLEANUP_S = 2.0
 _RECONNECTS = 2
@@ -94,12 +95,14 @@ class HostSession:
         credential: Credential,
         ledger: LogonLedger,
         *,
+        turns: Turns,
         policy: HostPolicy,
         options: ShellOptions,
     ) -> None:
         self._target = target
         self._credential = credential
         self._ledger = ledger
+        self._turns = turns
         self._policy = policy
         self._options = options
         self._name = doors.name_of(target)
@@ -108,6 +111,7 @@ class HostSession:
         self._shell_id: str | None = None
         self._commands = 0
         self._identified = False
+        self._all_sent = False
         self._lock = threading.Lock()
         self._closed = False
         self.cancelled = threading.Event()
@@ -148,8 +152,8 @@ class HostSession:
     def _end(self) -> None:
         self._closed = True
         self._delete_shell()
-        if self._wsman is not None:
-            self._wsman.channel.close()
+        if self._channel is not None:
+            self._channel.close()
 
     # Getting there.
 
@@ -167,6 +171,7 @@ class HostSession:
         silent: UnreachableError | None = None
         for address in doors.addresses(self._target):
             for door in doors.doors(self._target):
+                self._check_cancelled()
                 place = Place(address, door, self._name, names, trust)
                 try:
                     return Channel.connect(place, self._options.connect_s)
@@ -180,6 +185,10 @@ class HostSession:
         assert failure is not None  # noqa: S101 (there is at least one address and one door)
         raise failure
 
+    def _check_cancelled(self) -> None:
+        if self.cancelled.is_set():
+            raise UnreachableError(f"the work on {self._name} was cancelled.", code="connection-lost")
+
     def _log_on(self) -> Wsman:
         known = self._ledger.state(self._credential)
         if known.state == "refused":
@@ -189,43 +198,46 @@ class HostSession:
                 code=code,
                 remedy=remedy_of(code),
             )
-        wsman = self._prepare()
         try:
-            with self._ledger.attempt(self._credential, place="host", host=self._name) as attempt:
-                return self._attempt(wsman, attempt)
+            wsman, scheme = self._prepare()
+            with ExitStack() as stack:
+                with self._turns.turn(self._credential.ledger_key, self.cancelled):
+                    attempt = stack.enter_context(self._ledger.attempt(self._credential, place="host", host=self._name))
+                return self._attempt(wsman, scheme, attempt)
         except BaseException:
-            wsman.channel.close()
+            if self._channel is not None:
+                self._channel.close()
             raise
 
-    def _prepare(self) -> Wsman:
+    def _prepare(self) -> tuple[Wsman, str]:
+        """A connection that is ready for a logon, and the scheme's name there. Nothing of a credential is involved."""
+        if self._channel is not None:
+            self._channel.close()
         channel = self._channel = self._connect()
-        try:
-            doors.check_mechanism(self._target, self._credential, self._policy, tls=channel.place.door.tls)
-        except LogonNotAllowedError:
-            channel.close()
-            raise
-        return Wsman(channel)
+        doors.check_mechanism(self._target, self._credential, self._policy, tls=channel.place.door.tls)
+        wsman = Wsman(channel)
+        wsman.transport.timeout_s = self._options.connect_s + _CLEANUP_S
+        return wsman, wsman.transport.scheme()
 
-    def _attempt(self, wsman: Wsman, attempt: LogonAttempt) -> Wsman:
+    def _attempt(self, wsman: Wsman, scheme: str, attempt: LogonAttempt) -> Wsman:
         """One logon. Until the last message goes out, the attempt counts as never made."""
         try:
+            self._check_cancelled()
             if not wsman.channel.usable:
                 # It waited for its turn for so long that the host hung up.
-                wsman = self._prepare()
+                wsman, scheme = self._prepare()
             transport = wsman.transport
-            transport.timeout_s = self._options.connect_s + _CLEANUP_S
-            scheme = transport.scheme()
             channel = wsman.channel
-            logon = NtlmLogon(self._credential.username, self._credential.open(), self._name, channel.certificate)
+            logon = NtlmLogon(
+                doors.logon_name(self._credential), self._credential.open(), self._name, channel.certificate
+            )
             token = logon.second(transport.challenge(logon, scheme))
         except BaseException:
             attempt.not_sent()
-            wsman.channel.close()
             raise
         try:
             transport.authenticate(logon, scheme, token)
         except LogonRejectedError as error:
-            wsman.channel.close()
             raise self._refused(attempt) from error
         except UnreachableError as error:
             raise LogonInterruptedError(error.detail, code=error.code) from error
@@ -280,8 +292,17 @@ class HostSession:
         if script.name != "identify" and not (self._identified and self._wsman and self._wsman.channel.usable):
             # Another connection may have led to another machine: look before anything is done there.
             self._run(load("identify"), {}, b"", min(deadline, time.monotonic() + self._options.identify_s))
-        command_id = self._start(data, script, deadline)
-        output = self._collect(command_id, script, deadline)
+        self._all_sent = False
+        try:
+            command_id = self._start(data, script, deadline)
+            output = self._collect(command_id, script, deadline)
+        except PausedLogonError:
+            raise
+        except MspError as error:
+            if script.writes and self._all_sent and error.code != "outcome-unknown":
+                # Whatever broke, the script may have done its work.
+                raise self._unknown(script, error) from error
+            raise
         envelope = parse_envelope(output.stdout, run_id, script=script.name, stderr=faults.error_text(output.stderr))
         if envelope.host is not None:
             check_identity(self._target, envelope.host)
@@ -295,30 +316,30 @@ class HostSession:
             )
         return Answer(envelope.value, envelope.host)
 
-    def _start(self, data: bytes, script: Script, deadline: float) -> str:
+    def _start(self, data: Stdin, script: Script, deadline: float) -> str:
         """Start the bootstrap and give it all of its stdin.
 
         Until the last piece is under way nothing has run, so the whole is begun once more where there is a cure.
         """
-        last_sent = False
         for again in (True, False):
+            command_id = ""
             try:
                 wsman, shell_id = self._ready(deadline)
                 command_id = wsman.command(shell_id, self._step_s(deadline))
                 self._commands += 1
-                for piece, end in chunks(data, self._options.chunk_bytes):
+                for piece, end in data.pieces(self._options.chunk_bytes):
                     self._check_time(script, deadline, started=False)
-                    last_sent = end
+                    self._all_sent = end
                     wsman.send(shell_id, command_id, piece, end=end, timeout_s=self._step_s(deadline))
             except WsmanFaultError as error:
-                if error.kind == "process-ended" or last_sent:
+                if command_id and (error.kind == "process-ended" or self._all_sent):
                     # It ended before it had read all: what it wrote says why.
                     return command_id
                 self._forget_shell(error)
                 if not again:
                     raise error.as_error() from error
             except UnreachableError as error:
-                if last_sent:
+                if self._all_sent:
                     raise self._unknown(script, error) from error
                 if not again or error.code != "connection-lost" or isinstance(error, LogonInterruptedError):
                     raise

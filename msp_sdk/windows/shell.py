@@ -32,6 +32,7 @@ from msp_sdk.windows.doors import HostPolicy
 from msp_sdk.windows.identity import HostIdentity
 from msp_sdk.windows.scripts import Script
 from msp_sdk.windows.session import HostSession, PausedLogonError, ShellOptions
+from msp_sdk.windows.turns import Turns
 
 T = TypeVar("T")
 Prove = Callable[[Credential], Awaitable[None]]
@@ -39,6 +40,7 @@ Prove = Callable[[Credential], Awaitable[None]]
 # What a thread may take beyond its deadline before its connection is ended under it.
 _ABORT_GRACE_S = 15.0
 _CLOSE_WAIT_S = 10.0
+_CLOSERS = 8
 # Waiting for one's turn, connecting, logging on and identifying have limits of their own; this one is for hosts that
 # answer a byte at a time.
 _OPEN_S = 150.0
@@ -95,7 +97,7 @@ class WindowsShell:
             self._session,
             self._credential,
             deadline_s,
-            lambda: self._session.run(script, parameters, payload, begun + deadline_s),
+            lambda: self._session.run(script, parameters, payload, time.monotonic() + deadline_s),
         )
         return ScriptResult(answer.value, answer.host, time.monotonic() - begun)
 
@@ -123,7 +125,10 @@ class WindowsShells:
         self._policy = policy
         self._prove = prove
         self._options = options or ShellOptions()
+        self._turns = Turns()
         self._pool = ThreadPool("windows", self._options.threads)
+        # Hosts that wait for their turn fill the pool; what ends their waiting must not stand in line behind them.
+        self._closers = ThreadPool("windows-close", _CLOSERS)
         self._proving: dict[str, asyncio.Lock] = {}
         self._closing: set[asyncio.Future[None]] = set()
 
@@ -142,7 +147,9 @@ class WindowsShells:
             ScriptFailedError: PowerShell is restricted or too old there.
             ConfigError: A trusted CA is no certificate.
         """
-        session = HostSession(target, credential, self._ledger, policy=self._policy(), options=self._options)
+        session = HostSession(
+            target, credential, self._ledger, turns=self._turns, policy=self._policy(), options=self._options
+        )
         shell = WindowsShell(self, session, credential)
         try:
             shell.identity = await self.call(session, credential, _OPEN_S, session.open)
@@ -156,19 +163,33 @@ class WindowsShells:
         while self._closing:
             await asyncio.wait(self._closing)
         self._pool.close()
+        self._closers.close()
 
     async def call(self, session: HostSession, credential: Credential, deadline_s: float, work: Callable[[], T]) -> T:
-        """Do a session's work in a thread; for this package."""
-        abort = asyncio.get_running_loop().call_later(deadline_s + _ABORT_GRACE_S, session.abort)
+        """Do a session's work in a thread; its time begins when it gets one. For this package."""
+        loop = asyncio.get_running_loop()
+        aborts: list[asyncio.TimerHandle] = []
+
+        def arm() -> None:
+            if not ended.is_set():
+                aborts.append(loop.call_later(deadline_s + _ABORT_GRACE_S, session.abort))
+
+        def begin() -> T:
+            loop.call_soon_threadsafe(arm)
+            return work()
+
+        ended = asyncio.Event()
         try:
-            return await self._pool.run(work)
+            return await self._pool.run(begin)
         except PausedLogonError as error:
             await self._prove_again(credential, error)
         except asyncio.CancelledError:
             session.cancelled.set()
             raise
         finally:
-            abort.cancel()
+            ended.set()
+            for abort in aborts:
+                abort.cancel()
         raise NotAuthorisedHereError(
             "the host refused a credential that its domain has just proven right.",
             context={"user": credential.username},
@@ -178,7 +199,7 @@ class WindowsShells:
         """Prove a paused credential at a controller; returns when it is right."""
         lock = self._proving.setdefault(credential.ledger_key, asyncio.Lock())
         async with lock:
-            state = await self._pool.run(self._ledger.state, credential)
+            state = await self._closers.run(self._ledger.state, credential)
             if state.state == "proven":
                 return
             if state.state == "refused":
@@ -200,7 +221,7 @@ class WindowsShells:
 
     async def _close(self, session: HostSession) -> None:
         """Close a session, also while its caller is being cancelled: the host's shell must not stay."""
-        closing = asyncio.ensure_future(self._pool.run(session.close))
+        closing = asyncio.ensure_future(self._closers.run(session.close))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
         abort = asyncio.get_running_loop().call_later(_ABORT_GRACE_S, session.abort)

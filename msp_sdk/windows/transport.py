@@ -9,14 +9,12 @@ has no way to send before the logon is complete, to reconnect, or to log on agai
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
-from xml.etree import ElementTree as ET
 
 from attrs import frozen
-from winrm.exceptions import WinRMError, WinRMOperationTimeoutError, WinRMTransportError, WSManFaultError
+from winrm.exceptions import WinRMOperationTimeoutError, WinRMTransportError, WSManFaultError
 from winrm.protocol import Protocol
 from winrm.transport import Transport
 
@@ -34,6 +32,8 @@ _HTTP_UNAUTHORISED = 401
 _SOAP = "application/soap+xml;charset=UTF-8"
 _SCHEMES = ("NTLM", "Negotiate")
 _UTF8_CODEPAGE = 65001
+# A shell that we lost, or were killed over, frees its place on the host after half an hour instead of two.
+_SHELL_IDLE = "PT1800S"
 # What an answer may take beyond the time that we gave the host for the operation.
 _ANSWER_GRACE_S = 8.0
 
@@ -164,7 +164,10 @@ class Wsman:
 
     def create(self, timeout_s: float) -> str:
         """Make a shell and return its id."""
-        return self._call(timeout_s, lambda: str(self._protocol.open_shell(codepage=_UTF8_CODEPAGE)))
+        return self._call(
+            timeout_s,
+            lambda: str(self._protocol.open_shell(codepage=_UTF8_CODEPAGE, idle_timeout=_SHELL_IDLE)),
+        )
 
     def command(self, shell_id: str, timeout_s: float) -> str:
         """Start the bootstrap, which waits for its stdin, and return the command's id."""
@@ -215,15 +218,10 @@ class Wsman:
         except WinRMTransportError as error:
             self.channel.close()
             raise faults.error_of(Fault(error.code), self._host) from error
-        except (
-            WinRMError,
-            ET.ParseError,
-            binascii.Error,
-            StopIteration,
-            ValueError,
-            KeyError,
-            AssertionError,
-        ) as error:
+        except MspError:
+            raise
+        except Exception as error:
+            # What a stranger's answer makes of pywinrm's reader is open.
             raise WindowsError(f"{self._host} answered with what is no WS-Man.") from error
 
     def _fault(self, fault: Fault) -> MspError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import GenericAlias
@@ -24,6 +25,7 @@ from msp_sdk.errors import WireError
 from msp_sdk.secret import Secret
 
 T = TypeVar("T")
+_INT_LIMIT = 2**63
 
 
 class _FieldError(ValueError):
@@ -80,9 +82,20 @@ def _strict(kind: type, name: str) -> Any:
     return structure_strictly
 
 
+def _structure_int(value: Any, _: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _FieldError("is not a whole number")
+    if not -_INT_LIMIT <= value < _INT_LIMIT:
+        # No count of ours is that big, and no database takes it.
+        raise _FieldError("is out of range")
+    return value
+
+
 def _structure_float(value: Any, _: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        number = float(value)
+        if math.isfinite(number):
+            return number
     raise _FieldError("is not a number")
 
 
@@ -128,7 +141,7 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook_factory(attrs.has, _object_hook)
     converter.register_structure_hook_factory(_is_homogenous_tuple, _list_hook)
     converter.register_structure_hook(str, _strict(str, "text"))
-    converter.register_structure_hook(int, _strict(int, "a whole number"))
+    converter.register_structure_hook(int, _structure_int)
     converter.register_structure_hook(bool, _strict(bool, "true or false"))
     converter.register_structure_hook(float, _structure_float)
     converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
@@ -205,9 +218,21 @@ def loads(text: bytes | str) -> Any:
         WireError: It is not JSON. Not retryable.
     """
     try:
-        return json.loads(text)
+        value = json.loads(text, parse_constant=_refuse_constant)
+        if _has_escaped_surrogate(text):
+            # Half a character can be parsed, and then neither stored nor sent.
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise WireError("the body is not JSON.", code="bad-json") from None
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _has_escaped_surrogate(text: bytes | str) -> bool:
+    return b"\\ud" in text.lower() if isinstance(text, bytes) else "\\ud" in text.lower()
 
 
 def unknown_fields(data: object, kind: type) -> tuple[str, ...]:

@@ -34,6 +34,9 @@ _TABLE = (
     ProblemKind("forbidden", 403, "The role does not allow this."),
     ProblemKind("csrf", 403, "The page's token is missing or wrong.", remedy="Reload the page."),
     ProblemKind("untrusted-peer", 403, "This address may not talk to Central directly."),
+    ProblemKind(
+        "not-approved", 403, "This appliance has not been approved yet.", retryable=True, remedy="Ask the partner."
+    ),
     ProblemKind("not-found", 404, "There is no such thing here."),
     ProblemKind("provision-code-unknown", 404, "This provision code is unknown.", remedy="Check the code's letters."),
     ProblemKind("login-code-unknown", 401, "This login code is unknown, used or expired.", remedy="Make a new one."),

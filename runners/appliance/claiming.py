@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 
-from msp_sdk.errors import ConfigError, MspError, TransportError, WireError
+from msp_sdk.errors import CentralError, ConfigError, MspError
 from msp_sdk.models.provision import Enrolment, parse_code
 from msp_sdk.provisioning import ProvisioningClient, load_config, save_config
 from msp_sdk.secret import Secret
@@ -62,21 +62,30 @@ async def _claim_until_answered(settings: ApplianceSettings, code: Secret) -> En
     while True:
         try:
             return await claim(settings, code)
-        except TransportError as error:
+        except MspError as error:
+            # Central is away or busy; what it refuses for good is raised. A repeated claim is the same claim.
+            if not error.retryable:
+                raise
             waiting.failed()
-            logger.warning("%s It is tried again in %.0f s.", error, waiting.wait_s())
-            await asyncio.sleep(waiting.wait_s())
+            wait_s = waiting.wait_s()
+            if isinstance(error, CentralError) and error.retry_after_s is not None:
+                wait_s = max(wait_s, min(error.retry_after_s, 3600.0))
+            logger.warning("%s It is tried again in %.0f s.", error, wait_s)
+            await asyncio.sleep(wait_s)
 
 
 async def _ask(settings: ApplianceSettings) -> Enrolment:
     while True:
-        typed = await asyncio.to_thread(input, "Provision code: ")
+        try:
+            typed = await asyncio.to_thread(input, "Provision code: ")
+        except EOFError:
+            raise ConfigError("no provision code was typed.", code="not-claimed") from None
         try:
             return await claim(settings, Secret(typed))
-        except (WireError, MspError) as error:
+        except ConfigError:
+            raise
+        except MspError as error:
             sys.stderr.write(f"{error}\n")
-            if isinstance(error, ConfigError):
-                raise
 
 
 async def _wait_for_config(settings: ApplianceSettings) -> Enrolment:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable, Mapping
 
 from msp_sdk.errors import MspError, NotEnrolledError
 from runners.appliance.fleet import Fleet
-from runners.appliance.survey import Survey
+from runners.appliance.scans import Scans
+from runners.appliance.survey import FIRST_WAIT_S, LONGEST_WAIT_S, Survey
 from runners.appliance.wiring import Tools
 
 logger = logging.getLogger(__name__)
@@ -15,17 +17,28 @@ logger = logging.getLogger(__name__)
 class Cycle:
     """The appliance's work, one pass at a time.
 
-    A step that fails is a problem of that step: it is said at the next check-in, and the others go on.
+    A step that fails is a problem of that step: it is said at the next check-in, tried again with back-off, and the
+    others go on. That holds for our own mistakes too; they are logged with their trace and said as ``internal``.
     """
 
     def __init__(self, tools: Tools) -> None:
         self._survey = Survey(tools)
         self._fleet = Fleet(tools)
+        self._scans = Scans(tools)
+        self._steps: Mapping[str, Callable[[], Awaitable[None]]] = {
+            "discover": self._survey.discover,
+            "enumerate": self._survey.enumerate,
+            "merge-targets": self._survey.merge_targets,
+            "deploy": self._deploy,
+            "scan": self._scan,
+        }
+        self._waiting = {name: tools.backoff(FIRST_WAIT_S, LONGEST_WAIT_S) for name in self._steps}
+        self._problems: dict[str, str] = {}
 
     @property
     def problems(self) -> dict[str, str]:
         """What does not work now, by step, as reason or error codes."""
-        return {**self._survey.problems, **self._fleet.problems}
+        return {**self._survey.problems, **self._fleet.problems, **self._problems}
 
     async def run(self) -> None:
         """Make one pass.
@@ -33,28 +46,32 @@ class Cycle:
         Raises:
             NotEnrolledError: The key is no longer good; there is nothing to work for.
         """
-        for step in (
-            self._survey.discover,
-            self._survey.enumerate,
-            self._survey.merge_targets,
-            self._deploy,
-            self._scan,
-        ):
+        for name, step in self._steps.items():
+            if not self._waiting[name].due():
+                continue
             try:
                 await step()
             except NotEnrolledError:
                 raise
             except MspError as error:
-                name = step.__name__.strip("_")
-                if self._fleet.problems.get(name) != error.code:
-                    logger.error("%s failed (%s): %s", name, error.code, error)  # noqa: TRY400 (no trace for what we know)
-                self._fleet.problems[name] = error.code
+                self._failed(name, error.code)
+                if self._waiting[name].failures == 1:
+                    logger.error("%s failed (%s): %s", name, error.code, error)  # noqa: TRY400 (we know why)
+            except Exception:
+                # One bad value from a stranger must not end the appliance: the next step, the next pass go on.
+                self._failed(name, "internal")
+                logger.exception("%s failed unforeseen", name)
             else:
-                self._fleet.problems.pop(step.__name__.strip("_"), None)
+                self._waiting[name].succeeded()
+                self._problems.pop(name, None)
+
+    def _failed(self, name: str, code: str) -> None:
+        self._waiting[name].failed()
+        self._problems[name] = code
 
     async def _deploy(self) -> None:
         if self._survey.merge is not None:
             await self._fleet.roll_out(self._survey.merge)
 
     async def _scan(self) -> None:
-        await self._fleet.scan(self._survey.merge)
+        await self._scans.scan(self._survey.merge)

@@ -5,44 +5,73 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 
 from attrs import evolve
 
 from msp_sdk.checkin import next_wait_s, phase_s
 from msp_sdk.errors import CentralError, MspError, NotEnrolledError
+from msp_sdk.models.credential import CredentialState
+from runners.appliance.backoff import Backoff
 from runners.appliance.claiming import enrolment_of
 from runners.appliance.cycle import Cycle
 from runners.appliance.notify import notify, watchdog_interval_s
 from runners.appliance.settings import ApplianceSettings
 from runners.appliance.state import only_one
 from runners.appliance.status import read_status
-from runners.appliance.wiring import Tools, open_tools
+from runners.appliance.wiring import EnrolmentMovedError, Tools, open_tools
 
 logger = logging.getLogger(__name__)
 
 # Work looks for itself this often even when no check-in brings news (a host that was off, a domain that appears).
 LOOK_S = 5.0
+# Reports that could not be sent are tried again at the latest after this long.
+POST_AGAIN_S = 60.0
+# So many reports that wait are worth a word at the check-in.
+MANY_REPORTS = 20
+# A check-in has at most 64 KiB; each state takes about 150 bytes.
+MOST_STATES = 200
+# After a signal: time to close what is open. What is on disk is whole at every moment, so nothing is lost after it.
+LEAVE_AFTER_S = 5.0
+
+
+class _MovedError(Exception):
+    """``config.yaml`` says that we belong somewhere else now."""
 
 
 class Daemon:
-    """One appliance at work."""
+    """One appliance at work.
+
+    Args:
+        tools: What it works with.
+        interval_s: Until the first check-in says another one.
+    """
 
     def __init__(self, tools: Tools, interval_s: float) -> None:
         self._tools = tools
         self._interval_s = interval_s
         self._cycle = Cycle(tools)
         self._news = asyncio.Event()
+        self._answers = asyncio.Event()
         self._failures = 0
         self._revoked = False
+        self._pass: asyncio.Task[None] | None = None
+        self._problems: dict[str, str] = {}
+        self._states_from = 0
 
     async def run(self) -> None:
-        """Work until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._beat_for_ever(), name="heartbeat")
-            tasks.create_task(self._work_for_ever(), name="work")
-            tasks.create_task(_feed_watchdog(), name="watchdog")
+        """Work until cancelled, or until the config says that the appliance has another place."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._beat_for_ever(), name="heartbeat")
+                tasks.create_task(self._work_for_ever(), name="work")
+                tasks.create_task(self._post_for_ever(), name="reports")
+                tasks.create_task(_feed_watchdog(), name="watchdog")
+        except* _MovedError:
+            logger.warning("the config has changed: this appliance begins anew in its new place")
 
     async def once(self) -> None:
         """One check-in, one pass, and one check-in that says what was done.
@@ -62,15 +91,37 @@ class Daemon:
             MspError: As the client says.
         """
         tools = self._tools
+        states = await self._credential_states()
+        problems = {**self._cycle.problems, **self._problems}
+        waiting = tools.checkin.waiting_count
         status = evolve(
             await asyncio.to_thread(read_status),
             completed=tools.completed.completed,
-            credential_states=await asyncio.to_thread(tools.credential_states),
-            health={"problems": self._cycle.problems} if self._cycle.problems else {},
+            credential_states=states,
+            health={
+                **({"problems": problems} if problems else {}),
+                **({"reports_waiting": waiting} if waiting > MANY_REPORTS else {}),
+            },
         )
         reply = await tools.checkin.check_in(status)
         self._interval_s = reply.next_checkin_seconds
         self._revoked = False
+
+    async def _credential_states(self) -> tuple[CredentialState, ...]:
+        """What the ledger knows, so many at a time that a check-in stays small; never at the price of the heartbeat."""
+        try:
+            states = await asyncio.to_thread(self._tools.credential_states)
+        except MspError as error:
+            if self._problems.get("ledger") != error.code:
+                logger.error("%s", error)  # noqa: TRY400 (the error says all)
+            self._problems["ledger"] = error.code
+            return ()
+        self._problems.pop("ledger", None)
+        if len(states) <= MOST_STATES:
+            return states
+        begin = self._states_from % len(states)
+        self._states_from = begin + MOST_STATES
+        return (states + states)[begin : begin + MOST_STATES]
 
     async def _beat_for_ever(self) -> None:
         await asyncio.sleep(min(phase_s(self._tools.enrolment.appliance_id, self._interval_s), self._interval_s / 4))
@@ -78,19 +129,37 @@ class Daemon:
             retry_after_s: float | None = None
             try:
                 await self.check_in()
+            except EnrolmentMovedError as error:
+                raise _MovedError from error
             except NotEnrolledError as error:
                 self._failures += 1
-                self._revoked = True
-                logger.error("Central does not know our key any more: %s", error)  # noqa: TRY400
+                self._stop_working(error)
             except MspError as error:
                 self._failures += 1
                 retry_after_s = error.retry_after_s if isinstance(error, CentralError) else None
                 logger.warning("check-in failed (%d in a row): %s", self._failures, error)
+            except Exception:
+                # Whatever it is: an appliance that is not heard of cannot be helped.
+                self._failures += 1
+                logger.exception("check-in failed unforeseen (%d in a row)", self._failures)
             else:
+                if self._failures:
+                    # Reports may have waited for this.
+                    self._tools.posted.set()
                 self._failures = 0
                 notify("READY=1")
                 self._news.set()
+                self._answers.set()
             await asyncio.sleep(next_wait_s(self._interval_s, self._failures, retry_after_s))
+
+    def _stop_working(self, error: NotEnrolledError) -> None:
+        """Our key is no longer good: what is under way is cut off, and what Central gave is forgotten."""
+        if not self._revoked:
+            logger.error("Central does not know our key any more; all work stops: %s", error)
+        self._revoked = True
+        self._tools.checkin.forget()
+        if self._pass is not None:
+            self._pass.cancel()
 
     async def _work_for_ever(self) -> None:
         while True:
@@ -99,9 +168,50 @@ class Daemon:
             self._news.clear()
             if self._revoked:
                 continue
-            with contextlib.suppress(NotEnrolledError):  # the heartbeat says so
-                await self._tools.checkin.flush()
-                await self._cycle.run()
+            self._pass = asyncio.create_task(self._cycle.run(), name="pass")
+            try:
+                await asyncio.wait({self._pass})
+            finally:
+                # What it has open is closed before the tools are.
+                self._pass.cancel()
+                await asyncio.wait({self._pass})
+            error = None if self._pass.cancelled() else self._pass.exception()
+            # Cut off is not failed, and of a bad key the heartbeat speaks.
+            if error is not None and not isinstance(error, NotEnrolledError):
+                raise error
+            self._pass = None
+
+    async def _post_for_ever(self) -> None:
+        """Send the reports that wait, in their order; neither work nor the heartbeat waits for it."""
+        tools = self._tools
+        waiting = Backoff(1.0, 60.0)
+        while True:
+            # After a failure new reports wait with the others: only an answer of Central, or time, is news.
+            event = self._answers if waiting.failures else tools.posted
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(event.wait(), waiting.wait_s() if waiting.failures else POST_AGAIN_S)
+            tools.posted.clear()
+            self._answers.clear()
+            if self._revoked:
+                waiting.reset()
+                continue
+            left = 1
+            try:
+                await tools.checkin.flush()
+                left = tools.checkin.waiting_count
+                self._problems.pop("outbox", None)
+            except NotEnrolledError:
+                pass  # the heartbeat says so
+            except MspError as error:
+                self._problems["outbox"] = error.code
+                logger.warning("reports wait: %s", error)
+            except Exception:
+                self._problems["outbox"] = "internal"
+                logger.exception("reports could not be sent")
+            if left:
+                waiting.failed()
+            else:
+                waiting.reset()
 
 
 async def _feed_watchdog() -> None:
@@ -109,6 +219,13 @@ async def _feed_watchdog() -> None:
     while interval_s is not None:
         notify("WATCHDOG=1")
         await asyncio.sleep(interval_s)
+
+
+def _leave_in_time() -> None:
+    """A thread that waits for a host cannot be ended from outside: it does not keep the process either."""
+    leaving = threading.Timer(LEAVE_AFTER_S, os._exit, (0,))
+    leaving.daemon = True
+    leaving.start()
 
 
 @contextlib.asynccontextmanager
@@ -129,7 +246,7 @@ async def run_appliance(settings: ApplianceSettings, *, once: bool = False) -> N
 
     Raises:
         ConfigError: Settings or files are wrong.
-        StateError: Another daemon works with the same files.
+        StateError: Another daemon works with the same files (with ``once`` too).
         ClaimRejectedError: The provision code is no good.
         MspError: With ``once``: the check-in failed.
     """
@@ -141,6 +258,8 @@ async def run_appliance(settings: ApplianceSettings, *, once: bool = False) -> N
                 await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 notify("STOPPING=1")
+                if stopped.done():
+                    _leave_in_time()
                 stopped.cancel()
                 if not work.done():
                     work.cancel()
@@ -149,12 +268,13 @@ async def run_appliance(settings: ApplianceSettings, *, once: bool = False) -> N
 
 
 async def _claim_and_work(settings: ApplianceSettings, *, once: bool) -> None:
-    notify("STATUS=waiting to be claimed")
-    enrolment = await enrolment_of(settings)
-    notify(f"STATUS=enrolled as {enrolment.appliance_id}")
-    async with open_tools(settings, enrolment) as tools:
-        daemon = Daemon(tools, enrolment.checkin_interval_seconds)
-        if once:
-            await daemon.once()
-        else:
+    while True:
+        notify("STATUS=waiting to be claimed")
+        enrolment = await enrolment_of(settings)
+        notify(f"STATUS=enrolled as {enrolment.appliance_id}")
+        async with open_tools(settings, enrolment) as tools:
+            daemon = Daemon(tools, enrolment.checkin_interval_seconds)
+            if once:
+                await daemon.once()
+                return
             await daemon.run()

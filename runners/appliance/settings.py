@@ -38,6 +38,11 @@ class ApplianceSettings:
         return self.config.parent / "state"
 
     @property
+    def outbox_folder(self) -> Path:
+        """Where reports wait for Central."""
+        return self.config.parent / "outbox"
+
+    @property
     def keys_file(self) -> Path:
         """The device's private keys."""
         return self.config.parent / "device.key"

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -35,11 +36,11 @@ class KeptEnumeration:
 
 @frozen
 class HostRecord:
-    """How a host fared in a rollout; ``credential`` tells when another try makes sense."""
+    """How a host fared in a rollout; ``circumstances`` tell when another try makes sense."""
 
     outcome: Outcome
     at: datetime
-    credential: str | None = None
+    circumstances: str | None = None
 
 
 @frozen
@@ -49,6 +50,28 @@ class RolloutRecord:
     rollout_id: str
     generation: int
     hosts: Mapping[str, HostRecord] = field(factory=dict)
+
+
+@frozen
+class UnreadDomain:
+    """A wish for an enumeration that was answered with "no domain": one that appears later is read then."""
+
+    generation: int
+
+
+@frozen
+class ScannedHosts:
+    """Which targets had their first scan, and with which version of which credential."""
+
+    hosts: Mapping[str, str] = field(factory=dict)
+
+
+@frozen
+class Owner:
+    """Whose state this is."""
+
+    site_id: str
+    appliance_id: str
 
 
 @frozen
@@ -87,6 +110,11 @@ class StateFiles:
         """Write a value; it is on disk when this returns."""
         write_atomically(self._path(name), dumps(value))
 
+    def remove(self, name: str) -> None:
+        """Forget a value; no harm when there is none."""
+        with contextlib.suppress(OSError):
+            self._path(name).unlink(missing_ok=True)
+
     def load_discovery(self) -> DomainDiscovery | None:
         """The last discovery that found a domain."""
         return self.load("discovery", DomainDiscovery)
@@ -104,6 +132,31 @@ class StateFiles:
     def _path(self, name: str) -> Path:
         safe = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name)
         return self.folder / f"{safe}.json"
+
+
+def claim_state(folder: Path, outbox: Path, owner: Owner) -> None:
+    """Make sure that what is remembered is of this appliance at this site; anything else is deleted, unsent.
+
+    What one customer's network told us must never reach another customer's site. The logon ledger stays: strikes
+    count for accounts, wherever the appliance belongs.
+
+    Raises:
+        ConfigError: A file cannot be deleted.
+    """
+    state = StateFiles(folder)
+    before = state.load("owner", Owner)
+    if before == owner:
+        return
+    if before is not None:
+        logger.warning("this appliance belongs to %s now: what it knew of %s is deleted", owner.site_id, before.site_id)
+        try:
+            for path in (*folder.glob("*.json"), *folder.glob("*.damaged")):
+                path.unlink(missing_ok=True)
+            if outbox.exists():
+                shutil.rmtree(outbox)
+        except OSError as error:
+            raise ConfigError(f"what is left of another site cannot be deleted: {error.strerror}.") from error
+    state.save("owner", owner)
 
 
 @contextmanager

@@ -8,32 +8,45 @@ from contextlib import asynccontextmanager
 
 from attrs import evolve
 
-from msp_sdk.checkin import CheckinClient, CompletedGenerations, Holdings, Outbox
+from msp_sdk.checkin import CheckinClient, CompletedGenerations, Holdings, Outbox, Report
 from msp_sdk.compliance import ComplianceScanner
 from msp_sdk.deployment import AgentDeployer
+from msp_sdk.deployment.package import PackageFile
 from msp_sdk.directory.session import DirectoryOptions
 from msp_sdk.discovery import DiscoveryOptions, DomainDiscoverer
 from msp_sdk.enumeration import ADEnumerator, EnumerationOptions, with_addresses
-from msp_sdk.errors import MspError
+from msp_sdk.errors import MspError, StateError
 from msp_sdk.models.checkin import SitePolicy
 from msp_sdk.models.computer import Computer
 from msp_sdk.models.credential import Credential, CredentialState
 from msp_sdk.models.domain import Domain
 from msp_sdk.models.package import AgentPackage
 from msp_sdk.models.provision import Enrolment
-from msp_sdk.models.target import MergeResult, Target
+from msp_sdk.models.target import Target
 from msp_sdk.network.logons import LogonLedger
+from msp_sdk.network.probe import ProbeOptions
 from msp_sdk.network.resolver import Resolver
-from msp_sdk.provisioning import key_provider
+from msp_sdk.provisioning import load_config
 from msp_sdk.provisioning.config import write_atomically
 from msp_sdk.reachability import ReachabilityProber
+from msp_sdk.secret import Secret
 from msp_sdk.security.device_keys import DevicePrivateKeys
 from msp_sdk.targets import TargetMerger
 from msp_sdk.windows.shell import HostPolicy, WindowsShells
 from msp_sdk.wire.http import HttpOptions
+from runners.appliance.backoff import Backoff
+from runners.appliance.clock import Clock
 from runners.appliance.packages import PackageCache
 from runners.appliance.settings import ApplianceSettings
-from runners.appliance.state import StateFiles
+from runners.appliance.state import Owner, StateFiles, claim_state
+
+
+class EnrolmentMovedError(StateError):
+    """``config.yaml`` was written anew with another place for this appliance."""
+
+
+def _place(enrolment: Enrolment) -> tuple[str, ...]:
+    return (enrolment.site_id, enrolment.appliance_id, enrolment.partner.id, enrolment.api_endpoint)
 
 
 class _HeldCredentials:
@@ -54,10 +67,18 @@ class Tools:
         settings: The daemon's settings.
         enrolment: Where we belong.
         keys: The device's keys.
+        clock: For waits of the work.
     """
 
-    def __init__(self, settings: ApplianceSettings, enrolment: Enrolment, keys: DevicePrivateKeys) -> None:
+    def __init__(
+        self,
+        settings: ApplianceSettings,
+        enrolment: Enrolment,
+        keys: DevicePrivateKeys,
+        clock: Clock | None = None,
+    ) -> None:
         self._settings = settings
+        self.clock = clock or Clock()
         self.enrolment = enrolment
         self.state = StateFiles(settings.state_folder)
         self.ledger = LogonLedger(settings.state_folder / "logons.db")
@@ -65,8 +86,8 @@ class Tools:
         self.checkin = CheckinClient(
             enrolment,
             keys=keys,
-            outbox=Outbox(settings.config.parent / "outbox"),
-            key=key_provider(settings.config),
+            outbox=Outbox(settings.outbox_folder),
+            key=self._key,
             options=HttpOptions(ca_file=settings.ca_file, attempts=1),
         )
         self.packages = PackageCache(settings.config.parent / "packages", self.checkin.http)
@@ -74,8 +95,28 @@ class Tools:
             options=DiscoveryOptions(resolvers=settings.resolvers, search=settings.search)
         )
         self.domain: Domain | None = None
+        self.posted = asyncio.Event()
+        self.probing = ProbeOptions()
         self._credentials = _HeldCredentials(self.checkin)
         self._shells = WindowsShells(self.ledger, policy=self._host_policy, prove=self._prove)
+
+    def backoff(self, first_s: float, longest_s: float) -> Backoff:
+        """A back-off on our clock."""
+        return Backoff(first_s, longest_s, clock=self.clock.monotonic)
+
+    def _key(self) -> Secret:
+        """The API key as the config has it now, for as long as it is a key of our place.
+
+        With the key of another place, what this customer's network told us would reach that other customer.
+
+        Raises:
+            EnrolmentMovedError: The config says another place.
+            ConfigError: It cannot be read.
+        """
+        now = load_config(self._settings.config)
+        if _place(now) != _place(self.enrolment):
+            raise EnrolmentMovedError("the config has changed.", code="enrolment-moved")
+        return now.api_key
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -118,46 +159,61 @@ class Tools:
     async def locate(self, domain: Domain, computers: Sequence[Computer]) -> tuple[Computer, ...]:
         """The computers with their addresses, and which of their doors stand open; in their order."""
         placed = await with_addresses(computers, self.resolver_of(domain))
-        found: dict[str, Computer] = {}
-        async for computer in ReachabilityProber().probe(placed):
-            found[computer.object_guid] = computer
-        return tuple(found[computer.object_guid] for computer in placed)
+        # A name that DNS gave no answer about is left open: that is not the same as "no address".
+        known = [computer for computer in placed if computer.ip_addresses or computer.unreachable_reason]
+        found: dict[tuple[str, str], Computer] = {}
+        async for computer in ReachabilityProber(self.probing).probe(known):
+            found[computer.object_guid, computer.sam_account_name] = computer
+        return tuple(found.get((computer.object_guid, computer.sam_account_name), computer) for computer in placed)
 
-    async def reach_manual(self, merged: MergeResult) -> MergeResult:
-        """The merged list with the targets probed that no enumeration has probed."""
-        unknown = [target for target in merged.targets if target.reachable is None]
-        if not unknown:
-            return merged
-        prober = ReachabilityProber(resolve=self.resolver_of(self.domain).addresses)
-        probed: dict[str, Target] = {}
-        async for target in prober.probe(unknown):
-            probed[target.key] = target
-        return evolve(merged, targets=tuple(probed.get(target.key, target) for target in merged.targets))
+    async def reach(self, targets: Sequence[Target]) -> tuple[Target, ...]:
+        """The targets, each looked up and knocked at now; an address that a person gave stays as it is."""
+        prober = ReachabilityProber(self.probing, resolve=self.resolver_of(self.domain).addresses)
+        return tuple([target async for target in prober.probe(_without_found_address(target) for target in targets)])
+
+    async def report(self, report: Report) -> None:
+        """Keep a report; it is sent by whoever :attr:`posted` wakes. Work never waits for Central.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
+        await self.checkin.keep(report)
+        self.posted.set()
 
     def merger(self, policy: SitePolicy) -> TargetMerger:
         """The merging of all sources, under the site's policy."""
         return TargetMerger(policy)
 
-    def deployer(self, package: AgentPackage) -> AgentDeployer:
+    def deployer(self, package: AgentPackage, file: PackageFile) -> AgentDeployer:
         """A deployer of a package whose file was fetched."""
-        return AgentDeployer(
-            package, shell=self._shells, credentials=self._credentials, file=self.packages.path(package)
-        )
+        return AgentDeployer(package, shell=self._shells, credentials=self._credentials, file=file)
 
     def scanner(self) -> ComplianceScanner:
         """The scanner of hosts."""
         return ComplianceScanner(shell=self._shells, credentials=self._credentials)
 
 
+def _without_found_address(target: Target) -> Target:
+    """The target as it was before anybody looked its name up: a laptop comes back with another address."""
+    if target.provenance.get("ip_addresses") in ("directory", "probe"):
+        return evolve(target, ip_addresses=())
+    return target
+
+
 @asynccontextmanager
-async def open_tools(settings: ApplianceSettings, enrolment: Enrolment) -> AsyncIterator[Tools]:
+async def open_tools(
+    settings: ApplianceSettings, enrolment: Enrolment, clock: Clock | None = None
+) -> AsyncIterator[Tools]:
     """Put the tools together, and close them at the end.
 
     Raises:
         ConfigError: A file of the appliance cannot be used.
     """
     keys = await asyncio.to_thread(DevicePrivateKeys.load_or_make, settings.keys_file)
-    tools = Tools(settings, enrolment, keys)
+    await asyncio.to_thread(
+        claim_state, settings.state_folder, settings.outbox_folder, Owner(enrolment.site_id, enrolment.appliance_id)
+    )
+    tools = Tools(settings, enrolment, keys, clock)
     async with tools.checkin:
         try:
             yield tools

@@ -9,23 +9,40 @@ import argparse
 import asyncio
 import inspect
 import logging
+import os
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Coroutine
+from types import FrameType
+from typing import Any
 
 from msp_sdk.errors import ConfigError, MspError
 from runners.cli import appliance, central, demo, deploy, discover, enumerate_, partner, plan, probe
+from runners.cli.common import Parser, plain
 
 DONE, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
 _COMMANDS = (demo, central, partner, appliance, discover, enumerate_, probe, plan, deploy)
+# What a command needs beside the library itself, as the extras of the package.
+_EXTRAS = {"demo": "central,appliance,testing", "central": "central"}
+# After Ctrl-C a logon that is under way is given this long to end, so that the ledger knows how it did.
+_GRACE_S = 3.0
+
+
+class _ShowVersion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"msp {version('msp-sdk')}")
+        parser.exit()
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(
-        prog="msp", description="From a provision code to agents running. `msp demo` shows the whole job."
-    )
-    parser.add_argument("--debug", action="store_true", help="show the trace of an error, and log more")
-    parser.add_argument("--version", action="version", version="msp 0.1.0")
+    parser = Parser(prog="msp", description="From a provision code to agents running. `msp demo` shows the whole job.")
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version")
+    parser.set_defaults(debug=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add_to(commands)
@@ -34,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run ``msp``; returns the exit code."""
+    _open_streams()
     options = make_parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.DEBUG if options.debug else logging.INFO if options.command == "appliance" else logging.WARNING,
@@ -46,19 +64,67 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = options.run(options)
         if inspect.iscoroutine(result):
-            result = asyncio.run(result)
+            result = asyncio.run(_run(result))
+        # Here and not when the interpreter ends, where a reader that went away is an ugly trace.
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except MspError as error:
+    except BrokenPipeError:
+        # The reader of our output went away (`msp … | head`): nothing to say, and nobody to say it to.
+        _forget_stdout()
+        return FAILED
+    except Exception as error:  # noqa: BLE001 (the last edge: a person gets one line, and the trace on request)
         if options.debug:
             traceback.print_exc()
-        sys.stderr.write(f"msp: {error}\n")
+        sys.stderr.write(f"msp: {plain(' '.join(_describe(error, options.command).split()))}\n")
+        if isinstance(error, OSError):
+            _forget_stdout()
         return WRONG_CALL if isinstance(error, ConfigError) else FAILED
-    except BrokenPipeError:
-        # The reader of our output went away (`msp … | head`); that is no failure of ours.
-        sys.stderr.close()
-        return DONE
     return int(result or DONE)
+
+
+def _open_streams() -> None:
+    """A closed stdout, or a name that the terminal's encoding lacks, must not end the command in a trace."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        getattr(sys, name).reconfigure(errors="replace")
+
+
+def _describe(error: Exception, command: str) -> str:
+    """What, why, and what to do."""
+    if isinstance(error, MspError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith(("msp_sdk", "runners")):
+        extras = _EXTRAS.get(command, "appliance")
+        return f"the Python package {error.name} is missing. Install msp-sdk[{extras}]."
+    return f"this failed on our side: {type(error).__name__}: {error}. Run it again with --debug and report the trace."
+
+
+def _forget_stdout() -> None:
+    """What is still buffered can go nowhere; without this the interpreter would complain as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+async def _run(work: Coroutine[Any, Any, int | None]) -> int | None:
+    """Run a command; after Ctrl-C it has a moment to end in order, and then ends.
+
+    A call in a thread cannot be cancelled and would hold the whole process until its deadline.
+    """
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        last = threading.Timer(_GRACE_S, os._exit, [INTERRUPTED])
+        last.daemon = True
+        last.start()
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        return await work
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import Any
 
-from msp_sdk.secret import Secret
+from msp_sdk.errors import ConfigError, WireError
+from runners.cli.common import print_line, read_line
 
 
 def add_to(commands: Any) -> None:
@@ -36,14 +36,18 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 async def _claim(options: argparse.Namespace) -> int:
+    from msp_sdk.models.provision import parse_code
     from runners.appliance.claiming import claim
     from runners.appliance.settings import read_settings
 
     settings = read_settings(os.environ, config=options.config, central=options.central, ca_file=options.central_ca)
-    code = sys.stdin.readline().strip() if options.code == "-" else options.code
-    enrolment = await claim(settings, Secret(code))
-    print(f"claimed for {enrolment.partner.brand_name}: {enrolment.appliance_id}")
-    print(f"written to {settings.config}")
+    try:
+        code = parse_code(read_line() if options.code == "-" else options.code)
+    except WireError as error:
+        raise ConfigError(error.detail, code=error.code, remedy=error.remedy) from error
+    enrolment = await claim(settings, code)
+    print_line(f"claimed for {enrolment.partner.brand_name}: {enrolment.appliance_id}")
+    print_line(f"written to {settings.config}")
     return 0
 
 

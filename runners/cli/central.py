@@ -6,6 +6,8 @@ import argparse
 import os
 from typing import Any
 
+from runners.cli.common import port_number
+
 
 def add_to(commands: Any) -> None:
     """Add the command."""
@@ -15,7 +17,7 @@ def add_to(commands: Any) -> None:
     serve = actions.add_parser("serve", help="run Central")
     _add_database(serve)
     serve.add_argument("--host", default="127.0.0.1", metavar="H", help="default 127.0.0.1")
-    serve.add_argument("--port", type=int, default=8080, metavar="P", help="default 8080; 0 takes a free one")
+    serve.add_argument("--port", type=port_number, default=8080, metavar="P", help="default 8080; 0 takes a free one")
     serve.add_argument("--tls-cert", metavar="F")
     serve.add_argument("--tls-key", metavar="F")
     serve.add_argument("--behind-proxy", metavar="CIDR", action="append", default=[], help="who may connect instead")

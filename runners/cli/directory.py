@@ -6,20 +6,23 @@ import argparse
 import contextlib
 import json
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from msp_sdk.errors import ConfigError, DirectoryError, LogonNotAllowedError
-from runners.cli.common import read_password, read_text_file
+from msp_sdk.errors import BindRejectedError, ConfigError, DirectoryError, LogonNotAllowedError
+from runners.cli.common import ask, can_ask, plain, read_password, read_text_file
 
 if TYPE_CHECKING:
     from msp_sdk.discovery import DomainDiscoverer
     from msp_sdk.models.credential import Credential, TrustedCertificate
-    from msp_sdk.models.domain import Domain
+    from msp_sdk.models.domain import Domain, SeenCertificate
     from msp_sdk.network.logons import LogonLedger
     from msp_sdk.network.resolver import Resolver
+
+
+_LDAP_PORT = 389
+_MAX_PORT = 65535
 
 
 def add_resolver_options(parser: argparse.ArgumentParser) -> None:
@@ -83,12 +86,10 @@ async def find_domain(options: argparse.Namespace, name: str) -> Domain:
     from msp_sdk.network.resolver import render_server
 
     if options.server:
-        host, _, port = options.server.rpartition(":") if options.server.count(":") == 1 else (options.server, "", "")
-        if port and not port.isdigit():
-            raise ConfigError(f"{options.server!r} is no HOST[:PORT].")
+        host, port = _parse_controller(options.server)
         resolver = make_resolver(options)
         addresses = (host,) if _is_address(host) else await resolver.addresses(host)
-        controller = DomainController(host, int(port) if port else 389, addresses)
+        controller = DomainController(host, port, addresses)
         return Domain(
             name,
             (controller,),
@@ -113,25 +114,41 @@ async def make_credential(options: argparse.Namespace, domain: Domain, ledger: L
 
     Raises:
         LogonNotAllowedError: It was refused before and ``--try-again`` is missing; nothing was sent.
+        DirectoryError: No certificate may see it, or no controller shows one; nothing was sent.
         ConfigError: A file or digest is wrong.
     """
     from msp_sdk.models.credential import Credential
     from msp_sdk.secret import Secret
 
-    trusted = await _trusted_certificates(options, domain)
-    shape = Credential.typed(options.user, Secret(""), domain_name=domain.name, trusted_certificates=trusted)
+    shape = Credential.typed(options.user, Secret(""), domain_name=domain.name)
     state = ledger.state(shape)
-    if options.try_again:
-        ledger.allow_one_more(shape)
-    elif state.state == "refused":
+    if state.state == "refused" and not options.try_again:
         raise LogonNotAllowedError(
             f"{options.user} was refused at {state.at:%Y-%m-%d %H:%M} UTC ({state.code}).",
             code=state.code,
             remedy="Accounts lock: give --try-again for exactly one more attempt.",
         )
+    trusted = await _trusted_certificates(options, domain)
     password = read_password(options.password_file, f"Password of {options.user}")
+    # Only now: a refusal must not be forgotten by a call that gets no further than its options.
+    if options.try_again:
+        ledger.allow_one_more(shape)
     ledger.begin_typed(shape)
     return Credential.typed(options.user, password, domain_name=domain.name, trusted_certificates=trusted)
+
+
+@contextlib.contextmanager
+def telling_how_to_trust() -> Iterator[None]:
+    """An untrusted certificate, told in the words of the command line."""
+    try:
+        yield
+    except BindRejectedError as error:
+        if error.code != "certificate-untrusted":
+            raise
+        raise BindRejectedError(error.detail, code=error.code, remedy=_HOW_TO_TRUST, context=error.context) from error
+
+
+_HOW_TO_TRUST = "Compare it with the controller's, then give --accept-certificate SHA256, or --ca FILE."
 
 
 async def _trusted_certificates(options: argparse.Namespace, domain: Domain) -> tuple[TrustedCertificate, ...]:
@@ -141,29 +158,62 @@ async def _trusted_certificates(options: argparse.Namespace, domain: Domain) -> 
     listed = [TrustedCertificate(sha256=parse_sha256(text)) for text in options.accept_certificate]
     if options.ca:
         listed.append(TrustedCertificate(ca_pem=read_text_file(options.ca)))
-    pins = _load_pins()
-    listed += [TrustedCertificate(sha256=digest) for digest in pins.get(domain.name.casefold(), ())]
-    if listed or not sys.stdin.isatty() or not sys.stderr.isatty():
+    pins = _load_pins().get(domain.name.casefold(), ())
+    listed += [TrustedCertificate(sha256=digest) for digest in pins]
+    named = len(listed) > len(pins)
+    if named or (pins and not can_ask()):
         return tuple(listed)
-    for certificate in await _see_certificates(domain):
-        sys.stderr.write(f"{certificate.controller} shows an unknown certificate:\n  {_colons(certificate.sha256)}\n")
-        sys.stderr.write("Compare it with the controller's. Send the password there, now and later? [y/N] ")
-        sys.stderr.flush()
-        if sys.stdin.readline().strip().casefold() in ("y", "yes"):
+    unknown = {entry.sha256: entry for entry in reversed(await _see_certificates(domain)) if entry.sha256 not in pins}
+    if not can_ask():
+        shown = ", ".join(f"{entry.controller} (SHA-256 {entry.sha256})" for entry in unknown.values())
+        raise BindRejectedError(
+            f"nobody has accepted the certificate of {shown}. No password was sent.",
+            code="certificate-untrusted",
+            remedy=_HOW_TO_TRUST,
+        )
+    for certificate in reversed(unknown.values()):
+        if _accepts(certificate, changed=bool(pins)):
             listed.append(TrustedCertificate(sha256=certificate.sha256))
             _keep_pin(domain.name.casefold(), certificate.sha256)
+    if not listed:
+        raise BindRejectedError(
+            "no certificate was accepted. No password was sent.", code="certificate-untrusted", remedy=_HOW_TO_TRUST
+        )
     return tuple(listed)
 
 
-async def _see_certificates(domain: Domain) -> Any:
-    import asyncio
+def _accepts(certificate: SeenCertificate, *, changed: bool) -> bool:
+    """Show a certificate to a person and ask, once."""
+    more = "\n  It is none of those accepted for this domain before." if changed else ""
+    answer = ask(
+        f"{plain(certificate.controller)} shows an unknown certificate:{more}\n  {_colons(certificate.sha256)}\n"
+        "Compare it with the controller's. Send the password there, now and later? [y/N] "
+    )
+    return answer.casefold() in ("y", "yes")
 
+
+async def _see_certificates(domain: Domain) -> Sequence[SeenCertificate]:
+    """What the controllers show; one that is dead does not hide another.
+
+    Raises:
+        DirectoryError: None of them shows one.
+    """
     from msp_sdk.directory.session import DirectoryOptions, see_certificate
+    from msp_sdk.network.threads import ThreadPool
 
-    seen = []
-    for controller in domain.controllers:
-        with contextlib.suppress(DirectoryError):
-            seen.append(await asyncio.to_thread(see_certificate, controller, DirectoryOptions()))
+    seen: list[SeenCertificate] = []
+    failure = DirectoryError(f"there is no controller of {domain.name} to ask.", code="unreachable-controller")
+    pool = ThreadPool("certificates", 1)
+    try:
+        for controller in domain.controllers:
+            try:
+                seen.append(await pool.run(see_certificate, controller, DirectoryOptions()))
+            except DirectoryError as error:
+                failure = error
+    finally:
+        pool.close()
+    if not seen:
+        raise failure
     return seen
 
 
@@ -178,13 +228,13 @@ def _pins_file() -> Path:
 def _load_pins() -> Mapping[str, tuple[str, ...]]:
     try:
         data = json.loads(_pins_file().read_text(encoding="utf-8"))
+        return {str(domain): tuple(map(str, digests)) for domain, digests in data.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{_pins_file()} cannot be read: {type(error).__name__}.", remedy="Repair or remove it."
         ) from error
-    return {str(domain): tuple(map(str, digests)) for domain, digests in data.items()}
 
 
 def _keep_pin(domain: str, digest: str) -> None:
@@ -193,6 +243,20 @@ def _keep_pin(domain: str, digest: str) -> None:
     pins = dict(_load_pins())
     pins[domain] = tuple(sorted({*pins.get(domain, ()), digest}))
     write_atomically(_pins_file(), json.dumps(pins).encode())
+
+
+def _parse_controller(text: str) -> tuple[str, int]:
+    """HOST, HOST:PORT, an address of either kind, or [V6]:PORT."""
+    host, port = text, ""
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    number = int(port) if port.isascii() and port.isdigit() else 0 if port else _LDAP_PORT
+    if not host or not 0 < number <= _MAX_PORT:
+        raise ConfigError(f"{text!r} is no controller.", remedy="Give --server HOST or HOST:PORT.")
+    return host, number
 
 
 def _is_address(text: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from runners.cli.common import print_json
+from runners.cli.common import print_json, print_line, progress
 from runners.cli.directory import add_resolver_options, make_discoverer
 
 
@@ -18,21 +18,22 @@ def add_to(commands: Any) -> None:
 
 
 async def _discover(options: argparse.Namespace) -> int:
-    found = await make_discoverer(options).discover()
+    with progress("looking for a domain"):
+        found = await make_discoverer(options).discover()
     if options.json:
         print_json(found)
         return 0
     if not found.domains:
-        print("no domain was found")
+        print_line("no domain was found")
     for domain in found.domains:
-        print(f"{domain.name}  confidence {domain.confidence}")
+        print_line(f"{domain.name}  confidence {domain.confidence}")
         for controller in domain.controllers:
-            print(f"  controller   {controller.fqdn}:{controller.port}  {', '.join(controller.addresses) or '-'}")
+            print_line(f"  controller   {controller.fqdn}:{controller.port}  {', '.join(controller.addresses) or '-'}")
         for certificate in domain.certificates:
-            print(f"  certificate  {certificate.controller}  {certificate.sha256}")
+            print_line(f"  certificate  {certificate.controller}  {certificate.sha256}")
         for entry in domain.evidence:
-            print(f"  {entry.kind:<12} {entry.source}: {entry.detail}")
+            print_line(f"  {entry.kind:<12} {entry.source}: {entry.detail}")
     if not found.domains:
         for entry in found.evidence:
-            print(f"  {entry.kind:<12} {entry.source}: {entry.detail}")
+            print_line(f"  {entry.kind:<12} {entry.source}: {entry.detail}")
     return 0

@@ -5,8 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from runners.cli.common import print_json, print_table
-from runners.cli.directory import add_directory_options, find_domain, make_credential, open_ledger
+from runners.cli.common import print_json, print_line, print_table, progress
+from runners.cli.directory import (
+    add_directory_options,
+    find_domain,
+    make_credential,
+    open_ledger,
+    telling_how_to_trust,
+)
 
 
 def add_to(commands: Any) -> None:
@@ -21,11 +27,13 @@ def add_to(commands: Any) -> None:
 async def _enumerate(options: argparse.Namespace) -> int:
     from msp_sdk.enumeration import ADEnumerator
 
-    domain = await find_domain(options, options.domain)
+    with progress(f"finding {options.domain}"):
+        domain = await find_domain(options, options.domain)
     ledger = open_ledger()
     credential = await make_credential(options, domain, ledger)
-    async with ADEnumerator(domain, credential, ledger=ledger) as enumerator:
-        enumeration = await enumerator.enumerate()
+    with telling_how_to_trust(), progress(f"reading {domain.name}"):
+        async with ADEnumerator(domain, credential, ledger=ledger) as enumerator:
+            enumeration = await enumerator.enumerate()
     if options.json:
         print_json(
             {
@@ -41,7 +49,7 @@ async def _enumerate(options: argparse.Namespace) -> int:
         ("NAME", "ROLE", "OS", "NOT A TARGET BECAUSE"),
         ((entry.hostname, entry.role, entry.os_name, entry.skipped_reason) for entry in enumeration.computers),
     )
-    print(
+    print_line(
         f"{len(enumeration.computers)} computers from {enumeration.source}: {len(enumeration.servers)} servers,"
         f" {len(enumeration.workstations)} workstations, {len(enumeration.others)} others;"
         f" {enumeration.service_accounts_count} managed service accounts are not listed"

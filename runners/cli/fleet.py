@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msp_sdk.errors import ConfigError
-from runners.cli.common import read_password, read_text_file
+from attrs import evolve
+
+from msp_sdk.errors import ConfigError, LogonNotAllowedError
+from msp_sdk.secret import Secret
+from runners.cli.common import read_json_file, read_password, read_text_file
 from runners.cli.directory import (
     add_directory_options,
     find_domain,
@@ -22,6 +25,7 @@ from runners.cli.directory import (
 
 if TYPE_CHECKING:
     from msp_sdk.deployment import AgentDeployer
+    from msp_sdk.models.computer import Computer, Enumeration
     from msp_sdk.models.credential import Credential
     from msp_sdk.models.package import AgentPackage
     from msp_sdk.models.target import MergeResult, Target
@@ -56,16 +60,15 @@ def read_package(options: argparse.Namespace) -> tuple[AgentPackage, bytes]:
     """The package that the options name.
 
     Raises:
-        ConfigError, WireError: A file cannot be read or is no manifest.
+        ConfigError: A file cannot be read or is no manifest.
     """
     from msp_sdk.models.package import AgentPackage, PackageManifest
-    from msp_sdk.wire.converter import loads, structure
 
     try:
         content = Path(options.package).read_bytes()
     except OSError as error:
         raise ConfigError(f"{options.package} cannot be read: {error.strerror}.") from error
-    manifest = structure(loads(read_text_file(options.manifest)), PackageManifest)
+    manifest = read_json_file(options.manifest, PackageManifest)
     digest = hashlib.sha256(content).hexdigest()
     return AgentPackage(options.package_name, options.package_version, digest, len(content), manifest), content
 
@@ -106,8 +109,6 @@ async def open_fleet(options: argparse.Namespace) -> AsyncIterator[tuple[AgentDe
 
 
 async def _domain_targets(enumerator: object, options: argparse.Namespace) -> MergeResult:
-    from attrs import evolve
-
     from msp_sdk.enumeration import ADEnumerator, with_addresses
     from msp_sdk.models.rollout import DEFAULT_ROLES, RolloutScope, why_out_of_scope
     from msp_sdk.models.target import MergeResult, SkippedTarget
@@ -116,24 +117,50 @@ async def _domain_targets(enumerator: object, options: argparse.Namespace) -> Me
 
     assert isinstance(enumerator, ADEnumerator)  # noqa: S101 (imported late on purpose)
     enumeration = await enumerator.enumerate()
+    if options.hosts:
+        enumeration = evolve(enumeration, computers=_named(enumeration, options.hosts))
     located = await with_addresses(enumeration.computers, make_resolver(options))
     probed = [computer async for computer in ReachabilityProber().probe(located)]
     merged = TargetMerger().merge(
         credentials=[enumerator.credential], enumerated=evolve(enumeration, computers=tuple(probed))
     )
     scope = RolloutScope(roles=tuple(options.role) if options.role else DEFAULT_ROLES)
-    wanted = {name.casefold() for name in options.hosts}
     kept: list[Target] = []
     skipped = list(merged.skipped)
     for target in merged.targets:
-        if wanted and not wanted & {target.hostname.casefold(), (target.fqdn or "").casefold()}:
-            continue
-        reason = None if wanted else why_out_of_scope(scope, target)
+        # Who names a host wants that one, whatever its role.
+        reason = None if options.hosts else why_out_of_scope(scope, target)
         if reason is None:
             kept.append(target)
         else:
             skipped.append(SkippedTarget(target.hostname, reason, target.object_guid, target.role))
-    return MergeResult(tuple(kept), () if wanted else tuple(skipped))
+    return MergeResult(tuple(kept), tuple(skipped))
+
+
+def _named(enumeration: Enumeration, names: Sequence[str]) -> tuple[Computer, ...]:
+    """The computers that were named; the others are not even probed.
+
+    Raises:
+        ConfigError: The directory holds no computer of that name, and somebody meant one.
+    """
+    found: dict[str, Computer] = {}
+    unknown: list[str] = []
+    for name in names:
+        folded = name.rstrip(".").casefold()
+        matches = [
+            computer
+            for computer in enumeration.computers
+            if folded in (computer.hostname.casefold(), (computer.fqdn or "").casefold())
+        ]
+        found.update((computer.object_guid, computer) for computer in matches)
+        if not matches:
+            unknown.append(name)
+    if unknown:
+        raise ConfigError(
+            f"{enumeration.domain_name} has no computer named {', '.join(unknown)}.",
+            remedy="Give names as `msp enumerate` lists them.",
+        )
+    return tuple(found.values())
 
 
 def _local_credential(options: argparse.Namespace, ledger: LogonLedger) -> Credential:
@@ -146,6 +173,13 @@ def _local_credential(options: argparse.Namespace, ledger: LogonLedger) -> Crede
             "without --domain the user is a local administrator of the hosts.",
             remedy=r"Give --user .\NAME, or --domain DOMAIN so that the account is proven at a controller first.",
         )
+    state = ledger.state(Credential.typed(options.user, Secret(""), type="local_admin"))
+    if state.state == "refused" and not options.try_again:
+        raise LogonNotAllowedError(
+            f"{options.user} was refused at {state.at:%Y-%m-%d %H:%M} UTC ({state.code}).",
+            code=state.code,
+            remedy="Accounts lock: give --try-again for exactly one more attempt.",
+        )
     password = read_password(options.password_file, f"Password of {options.user}")
     credential = Credential.typed(options.user, password, type="local_admin")
     if options.try_again:
@@ -155,8 +189,6 @@ def _local_credential(options: argparse.Namespace, ledger: LogonLedger) -> Crede
 
 
 async def _named_targets(options: argparse.Namespace, credential: Credential) -> MergeResult:
-    from attrs import evolve
-
     from msp_sdk.models.target import ManualTarget
     from msp_sdk.reachability import ReachabilityProber
     from msp_sdk.targets import TargetMerger

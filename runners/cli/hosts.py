@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from attrs import frozen
 
-from msp_sdk.models.computer import Computer
-from msp_sdk.models.rollout import Outcome
-from msp_sdk.models.target import SkippedTarget, Target
-from msp_sdk.partner import PartnerClient
+if TYPE_CHECKING:
+    from msp_sdk.models.computer import Computer
+    from msp_sdk.models.rollout import Outcome
+    from msp_sdk.models.target import SkippedTarget, Target
+    from msp_sdk.partner import PartnerClient
 
 
 @frozen

@@ -12,8 +12,10 @@ from runners.cli.common import (
     add_partner_options,
     open_partner,
     print_json,
+    print_line,
     print_qr,
     print_table,
+    read_json_file,
     read_password,
     read_text_file,
 )
@@ -24,6 +26,7 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("partner", help="sites, codes, credentials, targets, packages, rollouts")
     nouns = parser.add_subparsers(dest="noun", required=True, metavar="NOUN")
     _add_sites(nouns)
+    _add_appliances(nouns)
     _add_codes(nouns)
     _add_credentials(nouns)
     _add_targets(nouns)
@@ -57,6 +60,17 @@ def _add_sites(nouns: Any) -> None:
     _action(verbs, "domains", _sites_domains, "what discovery found, certificates included", "site")
 
 
+def _add_appliances(nouns: Any) -> None:
+    verbs = _verbs(nouns, "appliances", "appliances of a site")
+    _action(verbs, "list", _appliances_list, "all appliances of a site", "site")
+    for verb, text in (
+        ("approve", "let one in that waits for approval"),
+        ("revoke", "end its key now"),
+        ("replace", "let new hardware take its place"),
+    ):
+        _action(verbs, verb, _appliances_change, text, "site", "id")
+
+
 def _add_codes(nouns: Any) -> None:
     verbs = _verbs(nouns, "codes", "provision codes")
     create = _action(verbs, "create", _codes_create, "make a provision code")
@@ -81,6 +95,8 @@ def _add_credentials(nouns: Any) -> None:
     add.add_argument(
         "--trust-certificate", metavar="SHA256", action="append", default=[], help="a controller's certificate"
     )
+    rotate = _action(verbs, "rotate", _credentials_rotate, "store a new password, without a gap", "site", "id")
+    rotate.add_argument("--password-file", metavar="FILE", help="else MSP_PASSWORD, else a prompt")
     _action(verbs, "retry", _credentials_retry, "allow exactly one more attempt", "site", "id")
     _action(verbs, "delete", _credentials_delete, "destroy a credential", "site", "id")
 
@@ -140,7 +156,7 @@ async def _sites_create(options: argparse.Namespace) -> None:
     if options.json:
         print_json(site)
     else:
-        print(site.site_id)
+        print_line(site.site_id)
 
 
 async def _sites_status(options: argparse.Namespace) -> None:
@@ -150,13 +166,13 @@ async def _sites_status(options: argparse.Namespace) -> None:
         print_json(status)
         return
     details = status.details
-    print(f"{status.phase} ({status.progress} %)")
-    print(f"domain      {details.domain_discovered or '-'} (directory: {details.directory})")
-    print(f"servers     {details.servers_found}")
-    print(f"workstations {details.workstations_found}")
-    print(f"agents      {details.agents_deployed} running, {details.agents_failed} failed")
+    print_line(f"{status.phase} ({status.progress} %)")
+    print_line(f"domain      {details.domain_discovered or '-'} (directory: {details.directory})")
+    print_line(f"servers     {details.servers_found}")
+    print_line(f"workstations {details.workstations_found}")
+    print_line(f"agents      {details.agents_deployed} running, {details.agents_failed} failed")
     for entry in details.awaiting:
-        print(f"awaiting    {entry}")
+        print_line(f"awaiting    {entry}")
 
 
 async def _sites_hosts(options: argparse.Namespace) -> None:
@@ -182,11 +198,33 @@ async def _sites_domains(options: argparse.Namespace) -> None:
     for report in reports:
         domain = report.discovered_domain
         if domain is None:
-            print("no domain was found")
+            print_line("no domain was found")
             continue
-        print(f"{domain.domain_name}  confidence {domain.confidence}  {', '.join(domain.domain_controllers)}")
+        print_line(f"{domain.domain_name}  confidence {domain.confidence}  {', '.join(domain.domain_controllers)}")
         for certificate in domain.certificates:
-            print(f"  certificate of {certificate.controller}: {certificate.sha256}")
+            print_line(f"  certificate of {certificate.controller}: {certificate.sha256}")
+
+
+async def _appliances_list(options: argparse.Namespace) -> None:
+    async with open_partner(options) as partner:
+        appliances = await partner.appliances(options.site)
+    if options.json:
+        print_json({"items": appliances})
+        return
+    print_table(
+        ("ID", "STATE", "HOST", "LAST SEEN"),
+        ((entry.id, entry.state, entry.hostname, entry.last_seen_at) for entry in appliances),
+    )
+
+
+async def _appliances_change(options: argparse.Namespace) -> None:
+    async with open_partner(options) as partner:
+        change = {"approve": partner.approve, "revoke": partner.revoke, "replace": partner.replace}[options.verb]
+        appliance = await change(options.site, options.id)
+    if options.json:
+        print_json(appliance)
+    else:
+        print_line(f"{appliance.id}: {appliance.state}")
 
 
 async def _codes_create(options: argparse.Namespace) -> None:
@@ -204,7 +242,7 @@ async def _codes_create(options: argparse.Namespace) -> None:
     if options.json:
         print_json(provision)
         return
-    print(f"{provision.provision_code}  (site {provision.site_id}, until {provision.expires_at:%Y-%m-%d})")
+    print_line(f"{provision.provision_code}  (site {provision.site_id}, until {provision.expires_at:%Y-%m-%d})")
     if provision.qr_content:
         print_qr(provision.qr_content)
 
@@ -227,6 +265,7 @@ async def _codes_list(options: argparse.Namespace) -> None:
 async def _codes_revoke(options: argparse.Namespace) -> None:
     async with open_partner(options) as partner:
         await partner.revoke_provision(options.id)
+    _say_done(options, "revoked")
 
 
 async def _credentials_list(options: argparse.Namespace) -> None:
@@ -253,6 +292,7 @@ async def _credentials_list(options: argparse.Namespace) -> None:
 
 async def _credentials_add(options: argparse.Namespace) -> None:
     from msp_sdk.models.credential import DOMAIN_TYPES, NewCredential, TrustedCertificate
+    from msp_sdk.network.pins import parse_sha256
 
     if (options.type in DOMAIN_TYPES) != bool(options.domain):
         raise ConfigError(f"a {options.type} {'needs' if options.type in DOMAIN_TYPES else 'takes no'} --domain.")
@@ -264,27 +304,62 @@ async def _credentials_add(options: argparse.Namespace) -> None:
         password=read_password(options.password_file, f"Password of {options.user}"),
         host=options.host,
         domain_name=options.domain,
-        trusted_certificates=tuple(
-            TrustedCertificate(sha256=digest.replace(":", "").lower()) for digest in options.trust_certificate
-        ),
+        trusted_certificates=tuple(TrustedCertificate(sha256=parse_sha256(text)) for text in options.trust_certificate),
     )
     async with open_partner(options) as partner:
         stored = await partner.create_credential(options.site, new)
     if options.json:
         print_json(stored)
     else:
-        print(stored.id)
+        print_line(stored.id)
 
 
 async def _credentials_retry(options: argparse.Namespace) -> None:
     async with open_partner(options) as partner:
         stored = await partner.retry_credential(options.site, options.id)
-    print(f"version {stored.version}: one more attempt")
+    if options.json:
+        print_json(stored)
+    else:
+        print_line(f"version {stored.version}: one more attempt")
+
+
+async def _credentials_rotate(options: argparse.Namespace) -> None:
+    from msp_sdk.models.credential import NewCredential
+
+    async with open_partner(options) as partner:
+        held = {entry.id: entry for entry in await partner.credentials(options.site)}
+        old = held.get(options.id)
+        if old is None:
+            raise ConfigError(f"the site has no credential {options.id}.", remedy="`list` shows those it has.")
+        new = NewCredential(
+            type=old.type,
+            username=old.username,
+            password=read_password(options.password_file, f"New password of {old.username}"),
+            host=old.host,
+            domain_name=old.domain_name,
+            netbios_name=old.netbios_name,
+            port=old.port,
+            use_ssl=old.use_ssl,
+            trusted_certificates=old.trusted_certificates,
+        )
+        stored = await partner.rotate_credential(options.site, options.id, new)
+    if options.json:
+        print_json(stored)
+    else:
+        print_line(f"version {stored.version}")
+
+
+def _say_done(options: argparse.Namespace, what: str) -> None:
+    if options.json:
+        print_json({"id": options.id, "state": what})
+    else:
+        print_line(f"{options.id}: {what}")
 
 
 async def _credentials_delete(options: argparse.Namespace) -> None:
     async with open_partner(options) as partner:
         await partner.delete_credential(options.site, options.id)
+    _say_done(options, "deleted")
 
 
 async def _targets_list(options: argparse.Namespace) -> None:
@@ -301,12 +376,14 @@ async def _targets_list(options: argparse.Namespace) -> None:
 
 async def _targets_set(options: argparse.Namespace) -> None:
     from msp_sdk.models.target import ManualTarget
-    from msp_sdk.wire.converter import loads, structure
 
-    targets = structure(loads(read_text_file(options.file)), tuple[ManualTarget, ...])
+    targets = read_json_file(options.file, tuple[ManualTarget, ...])
     async with open_partner(options) as partner:
         kept = await partner.set_manual_targets(options.site, targets)
-    print(f"{len(kept)} targets")
+    if options.json:
+        print_json({"items": kept})
+    else:
+        print_line(f"{len(kept)} targets")
 
 
 async def _packages_list(options: argparse.Namespace) -> None:
@@ -323,7 +400,6 @@ async def _packages_list(options: argparse.Namespace) -> None:
 
 async def _packages_add(options: argparse.Namespace) -> None:
     from msp_sdk.models.package import AgentPackage, PackageManifest
-    from msp_sdk.wire.converter import loads, structure
 
     try:
         content = Path(options.file).read_bytes()  # noqa: ASYNC240 (nothing else runs in this process)
@@ -334,7 +410,7 @@ async def _packages_add(options: argparse.Namespace) -> None:
         version=options.version,
         sha256=hashlib.sha256(content).hexdigest(),
         size_bytes=len(content),
-        manifest=structure(loads(read_text_file(options.manifest)), PackageManifest),
+        manifest=read_json_file(options.manifest, PackageManifest),
     )
     async with open_partner(options) as partner:
         await partner.create_package(package)
@@ -342,7 +418,7 @@ async def _packages_add(options: argparse.Namespace) -> None:
     if options.json:
         print_json(stored)
     else:
-        print(stored.sha256)
+        print_line(stored.sha256)
 
 
 async def _rollouts_list(options: argparse.Namespace) -> None:
@@ -380,7 +456,7 @@ async def _rollouts_create(options: argparse.Namespace) -> None:
     if options.json:
         print_json(rollout)
     else:
-        print(rollout.id)
+        print_line(rollout.id)
 
 
 async def _rollouts_change(options: argparse.Namespace) -> None:
@@ -392,14 +468,16 @@ async def _rollouts_change(options: argparse.Namespace) -> None:
             "retry": partner.retry_rollout,
         }[options.verb]
         rollout = await change(options.site, options.id)
-    print(f"{rollout.id}: {rollout.state}")
+    if options.json:
+        print_json(rollout)
+    else:
+        print_line(f"{rollout.id}: {rollout.state}")
 
 
 async def _login_code(options: argparse.Namespace) -> None:
-
     async with open_partner(options) as partner:
         code = await partner.login_code()
     if options.json:
         print_json(code)
     else:
-        print(f"{code.code.reveal()}  at {partner.central}/login until {code.expires_at:%H:%M} UTC")
+        print_line(f"{code.code.reveal()}  at {partner.central}/login until {code.expires_at:%H:%M} UTC")

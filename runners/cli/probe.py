@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from runners.cli.common import print_json, print_table
+from runners.cli.common import print_json, print_table, progress
 from runners.cli.directory import add_resolver_options, make_resolver
 
 
@@ -26,8 +26,10 @@ async def _probe(options: argparse.Namespace) -> int:
     prober = ReachabilityProber(resolve=make_resolver(options).addresses)
     names = list(dict.fromkeys(options.hosts))
     found = {}
-    async for target in prober.probe([Target(hostname=name, role="other") for name in names]):
-        found[target.hostname] = target
+    with progress("probing", total=len(names)) as advance:
+        async for target in prober.probe([Target(hostname=name, role="other") for name in names]):
+            found[target.hostname] = target
+            advance()
     targets = [found[name] for name in names]
     if options.json:
         print_json({"items": targets})

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from msp_sdk.models.reason import REASONS
 from msp_sdk.models.site import PROGRESS, DeploymentStatus
+from runners.cli.common import plain
 from runners.cli.hosts import HostLine
 
 _TITLES = {
@@ -46,7 +47,7 @@ class PlainView:
 
     def say(self, text: str) -> None:
         """One line."""
-        print(text, flush=True)
+        print(plain(text), flush=True)
 
     def show(self, status: DeploymentStatus, _hosts: Sequence[HostLine]) -> None:
         """Print what changed."""
@@ -60,7 +61,7 @@ class PlainView:
             state += f"  awaiting {', '.join(details.awaiting)}"
         if state != self._last:
             self._last = state
-            print(state, flush=True)
+            print(plain(state), flush=True)
 
 
 class LiveView:
@@ -85,7 +86,7 @@ class LiveView:
 
     def say(self, text: str) -> None:
         """One line above the view."""
-        self._live.console.print(text, markup=False, highlight=False)
+        self._live.console.print(plain(text), markup=False, highlight=False)
 
     def show(self, status: DeploymentStatus, _hosts: Sequence[HostLine]) -> None:
         """Redraw."""
@@ -109,10 +110,12 @@ class LiveView:
         for reason, count in summarise(hosts) if hosts else []:
             known = REASONS.get(reason)
             style = "green" if reason == "agent running" else ""
-            table.add_row(str(count), Text(known.title if known else reason, style), known.remedy if known else "")
-        awaiting = [Text(f"awaiting {entry}", "yellow") for entry in status.details.awaiting]
-        domain = status.details.domain_discovered or "…"
-        head = Text.assemble((f"{domain}", "bold"), f"   {self._url}   one-time code {self._login_code}")
+            table.add_row(
+                str(count), Text(known.title if known else plain(reason), style), known.remedy if known else ""
+            )
+        awaiting = [Text(plain(f"awaiting {entry}"), "yellow") for entry in status.details.awaiting]
+        domain = plain(status.details.domain_discovered or "…")
+        head = Text.assemble((domain, "bold"), f"   {self._url}   one-time code {self._login_code}")
         return Group(head, Text(""), ladder, *awaiting, Text(""), table)
 
 

@@ -158,6 +158,39 @@ def test_logging_out_ends_the_session(page: Any, site: Any) -> None:
     assert page.url == f"{site.url}/login"
 
 
+def test_logging_out_in_another_tab_ends_the_session_too(page: Any, site: Any) -> None:
+    log_in(page, site)
+    # A tab of its own knows nothing of what the first one kept.
+    tab = page.context.new_page()
+    tab.goto(f"{site.url}/sites/{site.site_id}")
+    tab.get_by_role("button", name="Log out").click()
+    tab.wait_for_url(f"{site.url}/login")
+    page.goto(f"{site.url}/")
+    assert page.url == f"{site.url}/login"
+
+
+def test_a_log_out_that_did_not_happen_is_not_claimed(page: Any, site: Any) -> None:
+    log_in(page, site)
+    page.context.set_offline(True)
+    page.locator("[data-logout]").click()
+    page.get_by_role("button", name="Still logged in, try again").wait_for(timeout=SOON_MS)
+    page.context.set_offline(False)
+    page.locator("[data-logout]").click()
+    page.wait_for_url(f"{site.url}/login")
+    page.complaints.clear()
+
+
+def test_many_sites_come_in_pages(site: Any) -> None:
+    entries = {"entries": [{"client_name": f"Branch {number:03}"} for number in range(100)]}
+    site.central.http.post("/api/partners/me/provisions/bulk", json=entries).raise_for_status()
+    with site.central.client() as client:
+        client.post("/api/session", json={"api_key": site.central.api_key}).raise_for_status()
+        first, second = client.get("/").text, client.get("/?from=100").text
+    assert (first.count('class="card site"'), second.count('class="card site"')) == (100, 1)
+    assert 'href="?from=100"' in first
+    assert "Next sites" not in second
+
+
 def test_every_page_carries_the_policy(site: Any) -> None:
     for path in ("/login", "/", f"/sites/{site.site_id}", "/static/page.js", "/static/none"):
         headers = site.central.call("GET", path).headers

@@ -185,3 +185,12 @@ def central_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CentralUn
     central = CentralUnderTest(tmp_path_factory.mktemp("central"))
     yield central
     central.close()
+
+
+@pytest.fixture(scope="module")
+def central_unlimited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CentralUnderTest]:
+    """One Central for a whole file, for tests that ask very often."""
+    budgets = ("claims_per_minute_address", "claims_per_minute_code", "reports_per_minute_appliance")
+    central = CentralUnderTest(tmp_path_factory.mktemp("central"), **dict.fromkeys(budgets, 10**9))
+    yield central
+    central.close()

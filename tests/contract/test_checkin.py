@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, select, update
 
-from central_app.database.tables import appliances, events
+from central_app.database.tables import appliances, events, sites
 from msp_sdk.models.checkin import CheckinReply
 from msp_sdk.wire.converter import structure
 
@@ -19,6 +20,9 @@ FIELDS = {
     "trigger_enumeration", "enumeration_generation", "trigger_immediate_scan", "scan_generation", "rollouts",
     "runbook_runs", "site_appliances", "site_scope", "awaiting", "next_checkin_seconds",
 }  # fmt: skip
+
+
+CREDENTIAL_LISTS = ["domain_credentials", "site_credentials", "windows_targets"]
 
 
 def appliance_row(central, appliance_id):
@@ -39,6 +43,8 @@ def test_the_first_check_in_of_a_fresh_appliance_is_answered_field_by_field(cent
     assert abs(datetime.fromisoformat(reply["server_time"]) - datetime.now(UTC)) < timedelta(seconds=30)
     assert reply["windows_targets"] == reply["domain_credentials"] == reply["site_credentials"] == []
     assert reply["manual_targets"] == reply["rollouts"] == reply["site_appliances"] == []
+    # Lesson 51: none means none.
+    assert reply["enabled_runbooks"] == reply["runbook_runs"] == []
     assert reply["site_policy"] == {
         "allow_ntlm": False, "allow_domain_admin_on_hosts": False, "trusted_cas": [],
     }  # fmt: skip
@@ -148,6 +154,124 @@ def test_the_heartbeat_is_committed_whatever_an_optional_part_does(central):
     assert row["health"] is None
 
 
+def without(central, table):
+    """A context in which a table of Central is gone, so that whatever needs it fails."""
+
+    @contextmanager
+    def gone():
+        for old, new in ((table, f"{table}_gone"), (f"{table}_gone", table)):
+            engine = create_engine(f"sqlite:///{central.database}")
+            with engine.begin() as connection:
+                connection.exec_driver_sql(f"alter table {old} rename to {new}")
+            engine.dispose()
+            if old == table:
+                yield
+
+    return gone()
+
+
+@pytest.mark.parametrize(
+    ("table", "part", "lists", "version"),
+    [
+        ("credential_leases", "credentials", CREDENTIAL_LISTS, "credentials_version"),
+        ("manual_targets", "targets", ["manual_targets"], "targets_version"),
+    ],
+)  # fmt: skip
+def test_what_central_cannot_read_now_is_not_claimed_to_be_unchanged(central, table, part, lists, version):
+    # Lessons 14 and 24: the heartbeat goes on, and an error is neither "none" nor "unchanged".
+    joined = central.join()
+    held = joined.check_in()
+    site = f"/api/sites/{joined.site_id}"
+    domain = {"domain_name": "corp.example", "username": "svc", "password": "x", "credential_type": "service_account"}
+    central.http.post(f"{site}/domain-credentials", json=domain).raise_for_status()
+    central.http.put(f"{site}/manual-targets", json=[{"hostname": "SRV1"}]).raise_for_status()
+    versions = {"credentials_version": held["credentials_version"], "targets_version": held["targets_version"]}
+    with without(central, table):
+        reply = joined.check_in(**versions)
+    assert reply["status"] == "ok"
+    assert [reply[name] for name in lists] == [None] * len(lists)
+    assert reply[version] == held[version]
+    assert f"central:{part}" in reply["awaiting"]
+    after = joined.check_in(credentials_version=reply["credentials_version"], targets_version=reply["targets_version"])
+    assert after[lists[0]]
+    assert after["awaiting"] == []
+
+
+def test_rollouts_that_cannot_be_read_are_said_to_be_missing(central):
+    # Lesson 24.
+    joined = central.join()
+    with without(central, "packages"):
+        reply = joined.check_in()
+    assert (reply["rollouts"], reply["awaiting"]) == ([], ["central:rollouts"])
+
+
+def test_the_runbooks_that_a_site_may_run_are_exactly_the_enabled_ones(central):
+    joined = central.join()
+    engine = create_engine(f"sqlite:///{central.database}")
+    for enabled in (["reboot", "inventory"], []):
+        with engine.begin() as connection:
+            connection.execute(update(sites).where(sites.c.site_id == joined.site_id).values(enabled_runbooks=enabled))
+        assert joined.check_in()["enabled_runbooks"] == enabled
+    engine.dispose()
+
+
+def types_of_events(central, joined):
+    engine = create_engine(f"sqlite:///{central.database}")
+    with engine.connect() as connection:
+        rows = connection.execute(select(events.c.type).where(events.c.site_id == joined.site_id)).scalars().all()
+    engine.dispose()
+    return rows
+
+
+def test_a_client_that_never_names_its_version_makes_no_noise_at_every_check_in(central):
+    joined = central.join()
+    site = f"/api/sites/{joined.site_id}"
+    central.http.post(f"{site}/credentials", json={"type": "winrm", "host": "SRV1", "username": "a", "password": "b"})
+
+    def noise():
+        actions = [
+            entry["action"] for entry in central.http.get(f"/api/audit?site_id={joined.site_id}").json()["items"]
+        ]
+        return actions.count("credentials-delivered"), types_of_events(central, joined).count("appliance-checked-in")
+
+    for _ in range(4):
+        assert len(joined.check_in()["windows_targets"]) == 1
+    assert noise() == (1, 1)
+    # After a silence both are news again, and so is a change.
+    central.pass_time(seconds=181)
+    for _ in range(2):
+        joined.check_in()
+    assert noise() == (2, 2)
+    central.http.post(f"{site}/credentials", json={"type": "winrm", "host": "SRV2", "username": "a", "password": "b"})
+    for _ in range(2):
+        joined.check_in()
+    assert noise() == (3, 2)
+
+
+def test_macs_are_kept_in_one_spelling(central):
+    joined = central.join()
+    joined.check_in(mac_address=joined.device.mac.lower().replace(":", "-"), all_mac_addresses=["00155d0a0b0c"])
+    assert appliance_row(central, joined.id)["all_mac_addresses"] == ["00:15:5D:0A:0B:0C"]
+
+
+def test_a_flood_of_reports_is_held_back_and_never_starves_the_heartbeat(make_central):
+    # Lesson 16: separate budgets, one an appliance.
+    central = make_central(reports_per_minute_appliance=3)
+    noisy = central.join()
+    quiet = central.join(site_id=noisy.site_id)
+
+    def report(joined, number):
+        body = {"report_id": str(number), "results": []}
+        return central.call("POST", "/api/appliances/scan-results", joined.key, json=body)
+
+    replies = [report(noisy, number) for number in range(5)]
+    assert [reply.status_code for reply in replies] == [200, 200, 200, 429, 429]
+    assert int(replies[-1].headers["retry-after"]) >= 1
+    for _ in range(5):
+        noisy.check_in()
+    assert report(quiet, 1).status_code == 200
+
+
 def test_a_check_in_of_65_kib_is_refused_and_one_just_below_is_not(central):
     joined = central.join()
     big = joined.post(health={"log": "x" * (65 * 1024)})
@@ -197,6 +321,9 @@ def test_a_broken_body_is_a_clear_problem(central, content, media_type, status):
         {"completed": {"enumeration": 10**30}},
         {"health": {"deep": [[[[]]]], "number": 10**40}},
         {"ip_addresses": 7},
+        {"ip_addresses": "10.0.0.1"},
+        {"mac_address": "nonsense"},
+        {"all_mac_addresses": ["00155D010203", "x"]},
         {"credential_states": [{"id": "x"}]},
         {"agent_version": "x" * 100},
     ],

@@ -259,6 +259,29 @@ def test_new_hardware_takes_the_place_after_replace(central, make_device):
     assert other["appliance_id"] != joined.id
 
 
+@pytest.mark.parametrize("keyless", [False, True])
+def test_a_revoked_device_stays_out_after_new_hardware_has_its_place(central, make_device, keyless):
+    first = central.join()
+    old = central.join(make_device(keyless=keyless), site_id=first.site_id)
+    path = f"/api/sites/{old.site_id}/appliances/{old.id}"
+    # Its place went through two hands, so that not even its MAC is left in the list of appliances.
+    for verb in ("revoke", "replace"):
+        assert central.http.post(f"{path}/{verb}").status_code == 200
+    assert central.join(make_device(keyless=keyless), site_id=old.site_id).id == old.id
+    fresh = central.provision(site_id=old.site_id)["provision_code"]
+    assert code_of(old.device.claim(central, fresh)) == (409, "appliance-revoked")
+    # The code is not spent by the attempt, and the new hardware goes on.
+    assert make_device().claim(central, fresh).status_code == 200
+
+
+def test_hardware_that_was_only_replaced_can_have_its_place_back(central, make_device):
+    joined = central.join()
+    path = f"/api/sites/{joined.site_id}/appliances/{joined.id}/replace"
+    for device in (make_device(), joined.device):
+        assert central.http.post(path).status_code == 200
+        assert central.join(device, site_id=joined.site_id).id == joined.id
+
+
 def test_a_code_is_tried_twenty_times_a_minute_and_an_address_as_often_as_the_settings_say(make_central, make_device):
     central = make_central(claims_per_minute_code=3, claims_per_minute_address=6)
     device, code = make_device(), central.provision()["provision_code"]

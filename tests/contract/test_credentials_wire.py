@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+from sqlalchemy import create_engine
+
+from central_app.audit.service import chain_holds
+from central_app.database.tables import credentials
+from msp_sdk.errors import MspError
 from msp_sdk.models.credential import SealedSecret
+from msp_sdk.models.event import AuditEntry
+from msp_sdk.security.device_keys import DevicePrivateKeys
 from msp_sdk.security.sealing import SealContext
 from msp_sdk.wire.converter import structure
 
@@ -185,6 +193,42 @@ def test_a_lease_passes_on_when_its_holder_is_silent_or_revoked(central):
     assert len(first.check_in()["domain_credentials"]) == 1
 
 
+def test_who_was_silent_is_told_to_forget_a_version_that_another_one_tries_now(central):
+    # Lesson 32: two that hold an unproven password in memory would strike twice.
+    first = central.join()
+    second = central.join(site_id=first.site_id)
+    add_domain(central, first.site_id)
+    held = first.check_in()["credentials_version"]
+    known = second.check_in()["credentials_version"]
+    central.pass_time(minutes=11)
+    assert len(second.check_in(credentials_version=known)["domain_credentials"]) == 1
+    back = first.check_in(credentials_version=held)
+    assert back["domain_credentials"] == []
+    assert back["awaiting"] == ["waiting-for-lease"]
+
+
+def test_a_new_sealing_key_gets_the_password_sealed_anew_and_nothing_for_the_old_key(central):
+    joined = central.join()
+    stored = add_domain(central, joined.site_id)
+    before = joined.check_in(completed={})
+    held = before["credentials_version"]
+    # The same device with a new sealing key claims again, with its proof.
+    old, fresh = joined.device.keys, DevicePrivateKeys.generate()
+    joined.device.keys = DevicePrivateKeys(old._signing, fresh._sealing)
+    code = central.provision(site_id=joined.site_id)["provision_code"]
+    reply = joined.device.claim(central, code)
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["appliance_id"] == joined.id
+    after = joined.check_in(completed={}, credentials_version=held)
+    (entry,) = after["domain_credentials"]
+    assert entry["version"] == stored["version"]
+    assert entry["sealed_password"]["key_id"] != before["domain_credentials"][0]["sealed_password"]["key_id"]
+    assert open_sealed(joined, entry, "service_account", "corp.example") == PASSWORD
+    joined.device.keys = old
+    with pytest.raises(MspError):
+        open_sealed(joined, entry, "service_account", "corp.example")
+
+
 def test_a_refused_credential_goes_to_none_and_the_partner_sees_why_and_retry_is_one_more_version(central):
     joined = central.join()
     stored = add_domain(central, joined.site_id)
@@ -260,3 +304,57 @@ def test_every_delivery_of_a_credential_is_in_the_audit(central):
     assert delivered[0]["actor"] == f"appliance {joined.id}"
     assert delivered[0]["detail"] == {"credentials": {stored["id"]: 1}}
     assert delivered[0]["address"] == "127.0.0.1"
+
+
+def test_a_read_by_path_is_in_the_audit_every_time_and_the_chain_holds(central):
+    joined = central.join()
+    add_domain(central, joined.site_id)
+    for _ in range(3):
+        path = f"/api/sites/{joined.site_id}/domain-credentials"
+        assert len(central.call("GET", path, joined.key).json()["items"]) == 1
+    entries = structure(
+        central.http.get(f"/api/audit?site_id={joined.site_id}").json()["items"], tuple[AuditEntry, ...]
+    )
+    assert [entry.action for entry in entries].count("credentials-delivered") == 3
+    assert chain_holds(entries, joined.enrolment["partner"]["id"])
+
+
+def test_an_appliance_that_awaits_approval_cannot_rewrite_what_the_others_found(central, make_device):
+    first = central.join()
+    add_domain(central, first.site_id)
+    code = central.provision(site_id=first.site_id)["provision_code"]
+    device = make_device()
+    second = type(first)(central, device, device.claim(central, code).json())
+    empty = {
+        "kind": "full", "domain_name": "corp.example", "enumeration_time": "2026-01-01T00:00:00Z", "source": "me",
+    }  # fmt: skip
+    for path, body in (
+        ("enumeration-results", {"report_id": "1", "results": empty}),
+        ("agent-deployments", {"report_id": "2", "deployments": []}),
+        ("scan-results", {"report_id": "3", "results": []}),
+        ("runbook-results", {"report_id": "4", "run_id": "r", "results": []}),
+    ):
+        refused = central.call("POST", f"/api/appliances/{path}", second.key, json=body)
+        assert (refused.status_code, refused.json()["code"]) == (403, "not-approved")
+        # The outbox keeps what may be taken later.
+        assert refused.json()["retryable"] is True
+    central.http.post(f"/api/sites/{first.site_id}/appliances/{second.id}/approve").raise_for_status()
+    body = {"report_id": "3", "results": []}
+    assert central.call("POST", "/api/appliances/scan-results", second.key, json=body).status_code == 200
+
+
+def test_what_fails_inside_is_logged_without_any_secret(central, caplog):
+    joined = central.join()
+    caplog.set_level("DEBUG")
+    engine = create_engine(f"sqlite:///{central.database}")
+    with engine.begin() as connection:
+        credentials.drop(connection)
+    engine.dispose()
+    body = {"domain_name": "corp.example", "username": "svc", "password": PASSWORD}
+    failed = central.http.post(f"/api/sites/{joined.site_id}/domain-credentials", json=body)
+    assert (failed.status_code, failed.json()["code"]) == (500, "internal")
+    assert joined.check_in()["domain_credentials"] is None
+    # Whoever reads the log finds the request, and nothing that would let them in.
+    assert failed.json()["request_id"] in caplog.text
+    for secret in (PASSWORD, PASSWORD.encode("unicode_escape").decode(), joined.key, central.api_key):
+        assert secret not in caplog.text + failed.text

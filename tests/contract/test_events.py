@@ -76,6 +76,12 @@ def test_who_names_no_place_hears_what_happens_from_now_on_and_hears_it_at_once(
     assert heard[0] < 1.5
 
 
+def test_who_was_ahead_of_a_restored_database_hears_what_happens_next(site: Any) -> None:
+    with stream(site, 10**17) as response:
+        threading.Timer(0.3, lambda: report(site, 1)).start()
+        assert read(response, 1)[0][1]["type"] == "scan-results"
+
+
 def test_a_report_that_is_refused_makes_no_event(site: Any) -> None:
     report(site, 1)
     body = {"report_id": "x", "rollout_id": "rollout-of-nobody", "deployments": []}
@@ -91,6 +97,28 @@ def test_somebody_elses_events_are_not_there(site: Any) -> None:
     with site.central.client(site.central.new_partner_key("fabrikam")) as other:
         assert other.get(f"/api/sites/{site.site_id}/events").status_code == 404
     assert site.appliance.get(f"/api/sites/{site.site_id}/events").status_code == 401
+
+
+@pytest.mark.parametrize("end", ["key", "session"])
+def test_a_stream_ends_when_its_listener_may_listen_no_more(site: Any, end: str) -> None:
+    user = site.partner.post("/api/partners/me/users", json={"email": "t@contoso.example"}).json()
+    key = site.partner.post("/api/partners/me/keys", json={"user_id": user["id"]}).json()
+    with site.central.client(key["api_key"] if end == "key" else None) as client:
+        token = {}
+        if end != "key":
+            opened = client.post("/api/session", json={"api_key": key["api_key"]})
+            token = {"X-CSRF-Token": opened.json()["csrf_token"]}
+        with client.stream("GET", f"/api/sites/{site.site_id}/events") as response:
+            assert response.status_code == 200
+            if end == "key":
+                site.partner.delete(f"/api/partners/me/keys/{key['id']}").raise_for_status()
+            else:
+                with site.central.client() as other:
+                    other.cookies = client.cookies
+                    other.delete("/api/session", headers=token).raise_for_status()
+            time.sleep(1.1)
+            report(site, 1)
+            assert read(response, 1) == []
 
 
 def test_a_stream_ends_promptly_when_central_stops(make_central: Any) -> None:

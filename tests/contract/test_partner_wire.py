@@ -104,7 +104,12 @@ def test_a_page_session_needs_its_token_to_change_anything(central):
 def test_a_session_cookie_is_secure_behind_a_public_https_url(make_central):
     central = make_central(public_url="https://central.example")
     opened = central.call("POST", "/api/session", json={"api_key": central.api_key})
-    assert "Secure" in opened.headers["set-cookie"]
+    cookie = opened.headers["set-cookie"]
+    assert {"Secure", "HttpOnly", "SameSite=Lax", "Path=/"} <= {part.strip() for part in cookie.split(";")}
+    token = cookie.partition("=")[2].partition(";")[0]
+    # A neighbour under the same domain can set a cookie of the plain name: it opens nothing.
+    for name, status in (("__Host-msp_session", 200), ("msp_session", 401)):
+        assert central.call("GET", "/api/sites", headers={"Cookie": f"{name}={token}"}).status_code == status
     assert central.provision()["qr_content"].endswith("central=https%3A%2F%2Fcentral.example")
 
 

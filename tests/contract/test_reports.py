@@ -242,6 +242,39 @@ def test_one_hosts_failure_never_hides_behind_another_host(site: Any) -> None:
     assert found == {("SRV1", "firewall"): "fail", ("SRV2", "firewall"): "fail", ("SRV1", "defender"): "error"}
 
 
+GUID = "0f0e0d0c-0b0a-4900-8000-000000000001"
+
+
+@pytest.mark.parametrize("guids", [(None, GUID), (GUID, None), (None, GUID.upper(), None, GUID)])
+def test_a_host_that_is_reported_with_and_without_its_guid_is_one_host(
+    site: Any, guids: tuple[str | None, ...]
+) -> None:
+    """Lesson 30: one identity, in whatever order its names are learnt."""
+    for number, guid in enumerate(guids):
+        outcome = {
+            "hostname": "SRV1" if number % 2 else "srv1",
+            "success": False,
+            "state": "failed",
+            "action": "install",
+        }
+        taken(site, "agent-deployments", {"report_id": f"a{number}", "deployments": [outcome | {"object_guid": guid}]})
+        result = {"hostname": "SRV1", "check": "firewall", "status": "pass", "checked_at": NOW, "object_guid": guid}
+        more = result | {"check": f"only-in-{number}"}
+        taken(site, "scan-results", {"report_id": f"s{number}", "results": [result, more]})
+    assert [(entry["object_guid"] or "").casefold() for entry in listed(site, "deployments")] == [GUID]
+    checks = [entry["check"] for entry in listed(site, "scan-results")]
+    assert sorted(checks) == sorted(["firewall", *(f"only-in-{number}" for number in range(len(guids)))])
+    assert site.partner.get(f"/api/sites/{site.site_id}/deployment-status").json()["details"]["agents_failed"] == 1
+
+
+def test_of_two_hosts_with_one_name_neither_gets_what_was_said_of_the_name_alone(site: Any) -> None:
+    other = GUID[:-1] + "2"
+    outcome = {"hostname": "SRV1", "success": True, "state": "done", "action": "install"}
+    for number, guid in enumerate((GUID, other, None)):
+        taken(site, "agent-deployments", {"report_id": f"a{number}", "deployments": [outcome | {"object_guid": guid}]})
+    assert {entry["object_guid"] for entry in listed(site, "deployments")} == {GUID, other, None}
+
+
 def test_a_scan_report_acknowledges_its_generation(site: Any) -> None:
     """Lesson 11."""
     site.partner.post(f"/api/sites/{site.site_id}/scans")

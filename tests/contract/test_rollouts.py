@@ -8,6 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, update
+
+from central_app.database.tables import sites
 
 MANIFEST = {"service_name": "a", "display_name": "A", "install_folder": "C:\\A", "file_name": "a.exe"}
 
@@ -116,6 +119,24 @@ def test_an_auto_rollout_is_made_once_per_package_when_targets_arrive_and_contro
     report_targets(site, "t2")
     (made,) = rollouts(site)
     assert (made["state"], made["scope"]["roles"]) == ("active", ["server", "workstation"])
+
+
+@pytest.mark.parametrize(
+    ("roles", "covered"),
+    [(["domain_controller"], []), (["server", "domain_controller"], [["server"]])],
+)
+def test_an_auto_rollout_never_covers_controllers_even_if_the_table_says_so(
+    site: Any, roles: list[str], covered: list[list[str]]
+) -> None:
+    sha256 = upload(site)
+    # The API refuses such roles; a row of another hand or version does not get past the rule either.
+    engine = create_engine(f"sqlite:///{site.central.database}")
+    with engine.begin() as connection:
+        wish = {"package": sha256, "roles": roles}
+        connection.execute(update(sites).where(sites.c.site_id == site.site_id).values(auto_rollout=wish))
+    engine.dispose()
+    report_targets(site, "t1")
+    assert [made["scope"]["roles"] for made in rollouts(site)] == covered
 
 
 def test_an_auto_rollout_waits_for_its_package_and_begins_with_the_upload(site: Any) -> None:

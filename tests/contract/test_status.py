@@ -156,6 +156,57 @@ def test_a_new_enumeration_is_unmet_until_its_own_targets_are_there(site: Any) -
     assert status(site)["details"]["awaiting"] == ["outcomes:2"]
 
 
+def test_what_a_revoked_appliance_had_listed_holds_the_site_up_no_more(site: Any) -> None:
+    site.partner.patch(f"/api/sites/{site.site_id}", json={"auto_rollout": {"package": upload(site)}})
+    other = site.central.join(site_id=site.site_id)
+    discover(site)
+    store_credential(site)
+    enumerate_(site, "e1", 1)
+    report_targets(site, "t1", 1)
+    assert status(site)["details"]["awaiting"] == ["outcomes:2"]
+    site.partner.post(f"/api/sites/{site.site_id}/appliances/{site.joined.id}/revoke").raise_for_status()
+    with site.central.client(other.key) as client:
+        body = {"report_id": "t2", "enumeration_generation": 1, "targets": []}
+        client.post("/api/appliances/targets", json=body).raise_for_status()
+    assert status(site)["phase"] == "complete"
+    assert [entry["report_id"] for entry in site.partner.get(f"/api/sites/{site.site_id}/targets").json()["items"]] == [
+        "t2"
+    ]
+    # Without any appliance the site is not complete, and says whom it waits for.
+    site.partner.post(f"/api/sites/{site.site_id}/appliances/{other.id}/revoke").raise_for_status()
+    assert status(site)["details"]["awaiting"] == ["appliance", "targets"]
+
+
+def test_an_appliance_that_awaits_approval_is_not_heard(site: Any, make_device: Any) -> None:
+    discover(site)
+    store_credential(site)
+    device = make_device()
+    code = site.central.provision(site_id=site.site_id)["provision_code"]
+    stranger = device.claim(site.central, code).json()
+    domain = {
+        "domain_name": "evil.example", "domain_controllers": ["dc.evil.example"], "discovered_at": NOW,
+        "confidence": 100, "certificates": [{"controller": "dc1", "sha256": "ee" * 32}],
+    }  # fmt: skip
+    targets = [{"hostname": "TRAP", "role": "server", "reachable": True}]
+    with site.central.client(stranger["api_key"]) as client:
+        found = client.post("/api/appliances/domain-discovered", json={"report_id": "1", "discovered_domain": domain})
+        listed = client.post(
+            "/api/appliances/targets", json={"report_id": "2", "enumeration_generation": 1, "targets": targets}
+        )
+    assert (found.status_code, listed.status_code) == (200, 200)
+
+    def shown(call: str) -> str:
+        return str(site.partner.get(f"/api/sites/{site.site_id}/{call}").text)
+
+    assert "ee" * 32 not in shown("domains")
+    assert "TRAP" not in shown("targets")
+    # Once a person let it in, what it said before counts: nothing has to be sent again.
+    path = f"/api/sites/{site.site_id}/appliances/{stranger['appliance_id']}/approve"
+    site.partner.post(path).raise_for_status()
+    assert "ee" * 32 in shown("domains")
+    assert "TRAP" in shown("targets")
+
+
 def test_a_refused_credential_is_named_with_its_reason(site: Any) -> None:
     discover(site)
     credential_id = store_credential(site)

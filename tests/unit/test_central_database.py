@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 
 import httpx
@@ -18,7 +19,7 @@ from sqlalchemy import create_engine, insert, select, update
 
 from central_app.database import schema
 from central_app.database.connection import DuplicateError, SqliteDatabase
-from central_app.database.tables import events, metadata, sites
+from central_app.database.tables import ended_devices, events, metadata, sites
 from central_app.opening import bootstrap, migrate, prepare
 from central_app.settings import make_settings
 from msp_sdk.errors import ConfigError
@@ -176,23 +177,95 @@ def test_an_empty_database_is_made_with_its_key_and_a_lost_key_refuses_the_start
     prepare(settings)
 
 
-def test_an_older_or_newer_schema_is_refused(tmp_path):
+def at_version(path, version):
+    """A database that another version of Central left behind."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("update alembic_version set version_num = ?", (version,))
+
+
+def refusal(action, settings):
+    with pytest.raises(ConfigError) as caught:
+        action(settings)
+    return caught.value
+
+
+def test_an_older_schema_is_refused_until_it_is_migrated_and_keeps_its_data(tmp_path):
     settings = make_settings({}, database=f"sqlite:///{tmp_path}/c.db")
     migrate(settings)
-    with sqlite3.connect(tmp_path / "c.db") as connection:
-        connection.execute("update alembic_version set version_num = '9999'")
-    connection.close()
+    engine = create_engine(settings.database)
+    with engine.begin() as connection:
+        connection.execute(insert(events).values(event(1)))
+        connection.exec_driver_sql("drop table ended_devices")
+        connection.exec_driver_sql("alter table appliances drop column delivered")
+        connection.exec_driver_sql("alter table appliances add column ad_site varchar(255)")
+    engine.dispose()
+    at_version(tmp_path / "c.db", "0001")
+    refused = refusal(prepare, settings)
+    assert refused.code == "schema-older"
+    assert "msp central migrate" in refused.remedy
+    migrate(settings)
+    prepare(settings)
+
+    async def work(database):
+        assert len(await database.fetch_all(select(events))) == 1
+        assert await database.fetch_all(select(ended_devices)) == []
+
+    with_database(tmp_path / "c.db", work)
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    settings = make_settings({}, database=f"sqlite:///{tmp_path}/c.db")
+    migrate(settings)
+    at_version(tmp_path / "c.db", "9999")
     for action in (prepare, migrate):
-        with pytest.raises(ConfigError) as caught:
-            action(settings)
-        assert caught.value.code == "schema-newer"
-    with sqlite3.connect(tmp_path / "c.db") as connection:
-        connection.execute("delete from alembic_version")
-    connection.close()
-    with pytest.raises(ConfigError) as caught:
-        prepare(settings)
-    assert caught.value.code == "schema-older"
-    assert "msp central migrate" in caught.value.remedy
+        assert refusal(action, settings).code == "schema-newer"
+
+
+def test_a_file_of_another_program_is_refused_and_left_as_it_is(tmp_path):
+    settings = make_settings({}, database=f"sqlite:///{tmp_path}/c.db")
+    with closing(sqlite3.connect(tmp_path / "c.db")) as connection, connection:
+        connection.execute("create table sites (name text)")
+    before = (tmp_path / "c.db").read_bytes()
+    for action in (prepare, migrate):
+        refused = refusal(action, settings)
+        assert refused.code == "schema-unknown"
+        assert refused.remedy
+    assert (tmp_path / "c.db").read_bytes() == before
+    assert not settings.vault_key_path.exists()
+    (tmp_path / "c.db").write_text("this is no database at all, only some text that is long enough")
+    for action in (prepare, migrate):
+        assert refusal(action, settings).code == "database-failed"
+
+
+KILLED_WHILE_MIGRATING = """
+import os, sys
+from pathlib import Path
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from central_app.database import schema
+
+@event.listens_for(Engine, "before_cursor_execute")
+def kill(connection, cursor, statement, *others):
+    if "CREATE TABLE partner_keys" in statement:
+        os._exit(9)
+
+schema.migrate(Path(sys.argv[1]))
+"""
+
+
+def test_a_start_that_is_killed_half_way_through_the_schema_leaves_an_empty_database(tmp_path):
+    path = tmp_path / "c.db"
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_MIGRATING, path], check=False)
+    assert killed.returncode == 9
+    assert schema.schema_state(path) == "empty"
+    settings = make_settings({}, database=f"sqlite:///{path}")
+    prepare(settings)
+    assert schema.schema_state(path) == "current"
+
+
+def test_nobody_else_on_the_machine_can_read_the_database(tmp_path):
+    prepare(make_settings({}, database=f"sqlite:///{tmp_path}/c.db"))
+    assert (tmp_path / "c.db").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_partner_is_made_once_and_bad_names_are_refused(tmp_path):

@@ -11,11 +11,13 @@ from central_app.app import client_address
 from central_app.bodies import check_plain
 from central_app.checkin.store import Work, settle
 from central_app.credentials.delivery import lease_is_free, next_state
+from central_app.dashboard.view import make_figures
 from central_app.problems import ProblemError
 from central_app.settings import check_bind, cookie_is_secure, make_settings
-from central_app.state import RateLimiter
+from central_app.state import RateLimiter, budget_name
 from central_app.vault import Vault, load_key, make_key
 from msp_sdk.errors import ConfigError, StateError
+from msp_sdk.models.site import PROGRESS, DeploymentStatus, StatusDetails
 from msp_sdk.secret import Secret
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -26,10 +28,17 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
     [
         ({"host": "192.0.2.1"}, "insecure-bind"),
         ({"host": "0.0.0.0", "behind_proxy": ["10.0.0.0/8"]}, "public-url-missing"),  # noqa: S104 (refused)
+        ({"host": "0", "behind_proxy": ["10.0.0.0/8"]}, "public-url-missing"),
         ({"host": "::", "behind_proxy": ["10.0.0.0/8"]}, "public-url-missing"),
         ({"tls_cert": "c.pem"}, "bad-config"),
         ({"public_url": "http://central.example"}, "insecure-url"),
         ({"public_url": "nonsense"}, "insecure-url"),
+        ({"public_url": "https://["}, "insecure-url"),
+        ({"public_url": "https://c.example:99999"}, "insecure-url"),
+        ({"public_url": "https://user:pw@c.example"}, "insecure-url"),
+        ({"public_url": "https://c.example/below"}, "insecure-url"),
+        ({"port": 65536}, "bad-config"),
+        ({"port": -1}, "bad-config"),
     ],
 )
 def test_a_bind_that_is_not_safe_or_cannot_be_found_is_refused(arguments, code):
@@ -84,6 +93,14 @@ def test_addresses_come_from_a_proxy_only_where_it_is_trusted():
     with pytest.raises(ProblemError) as caught:
         client_address("9.9.9.9", "10.0.0.1", networks)
     assert caught.value.code == "untrusted-peer"
+
+
+def test_who_has_one_ipv6_address_has_one_budget_for_all_of_its_network():
+    assert budget_name("10.0.0.1") == "10.0.0.1"
+    assert budget_name("2001:db8::1") == budget_name("2001:db8::ffff:1") != budget_name("2001:db8:0:1::1")
+    assert budget_name("::ffff:10.0.0.1") == "10.0.0.1"
+    assert budget_name("fe80::1%eth0") == budget_name("fe80::2%eth0")
+    assert budget_name("nonsense") == "nonsense"
 
 
 def test_a_limit_counts_each_name_alone_and_forgets_after_a_minute():
@@ -166,3 +183,19 @@ def test_what_no_database_can_hold_is_refused_with_its_path():
             check_plain(value)
         assert caught.value.errors[0][0] == path
     check_plain({"a": [2**63 - 1, "ü", None, True, 1.5]})
+
+
+@pytest.mark.parametrize(
+    ("phase", "count", "shown"),
+    [
+        ("discovering", 0, "not yet counted"),
+        ("awaiting_credentials", 0, "not yet counted"),
+        ("enumerating", 3, "3"),
+        ("deploying", 0, "0"),
+    ],
+)
+def test_the_page_shows_no_zero_where_nobody_has_counted(phase, count, shown):
+    # Lesson 24: an error, or nothing yet, is not "0 servers".
+    status = DeploymentStatus(phase, PROGRESS[phase], StatusDetails(servers_found=count, workstations_found=count))
+    figures = {figure.title: figure.value for figure in make_figures(status)}
+    assert (figures["Servers"], figures["Workstations"]) == (shown, shown)

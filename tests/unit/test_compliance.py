@@ -98,6 +98,8 @@ def test_host_that_cannot_be_asked_has_error_results_with_the_reason(tmp_path: P
         ({"profiles": [{"name": "Domain", "enabled": False}], "service_state": "running"}, "fail"),
         ({"profiles": [{"name": "Domain", "enabled": True}], "service_state": "stopped"}, "fail"),
         ({"profiles": [], "service_state": "running"}, "error"),
+        # Its service knows the profiles: while it does not run there are none to tell.
+        ({"profiles": [], "service_state": "stopped"}, "fail"),
         ({"profiles": [{"name": "Domain", "enabled": "True"}]}, "error"),
         ({}, "error"),
     ],
@@ -115,6 +117,7 @@ def test_firewall_is_judged(value: dict[str, object], status: str):
         ({"signature_age_days": 8}, "warning"),
         ({"signature_age_days": None}, "warning"),
         ({"tamper_protection": False}, "warning"),
+        ({"tamper_protection": None}, "warning"),
         ({"present": False}, "fail"),
         ({"present": False, "other_products": ["Sophos"]}, "not_applicable"),
         ({"present": True, "antivirus_enabled": False, "other_products": ["Sophos"]}, "not_applicable"),

@@ -256,3 +256,28 @@ def test_a_long_list_of_errors_is_cut_in_the_sentence_but_not_in_the_list():
 
 def test_a_report_with_nothing_in_it_is_still_a_report():
     assert structure({"report_id": "r"}, EnumerationReport).results is None
+
+
+@pytest.mark.parametrize("text", ['"\\ud800"', '{"a": ["\\uDFFF"]}', "NaN", '{"a": -Infinity}'])
+def test_json_that_can_be_neither_stored_nor_sent_is_no_json(text: str) -> None:
+    for body in (text, text.encode()):
+        with pytest.raises(WireError) as caught:
+            loads(body)
+        assert caught.value.code == "bad-json"
+
+
+def test_escaped_pair_of_surrogates_is_one_character() -> None:
+    assert loads(b'"\\ud83d\\ude00"') == "\N{GRINNING FACE}"
+
+
+@frozen
+class Numbers:
+    count: int = 0
+    share: float = 0.0
+
+
+@pytest.mark.parametrize("text", ['{"count": 9223372036854775808}', '{"share": 1e999}', '{"share": -1e999}'])
+def test_number_that_nothing_of_ours_can_be_is_refused_with_its_place(text: str) -> None:
+    with pytest.raises(WireError) as caught:
+        structure(loads(text), Numbers)
+    assert caught.value.path in ("count", "share")

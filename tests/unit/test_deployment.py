@@ -253,6 +253,50 @@ def test_agent_that_does_not_start_is_rolled_back_to_the_one_before(site: Site):
     assert service_state(site.machine) == "running"
 
 
+@pytest.mark.parametrize("at", ["swapped", "configured"])
+def test_agent_that_does_not_start_is_rolled_back_also_when_a_run_was_cut_off_after_the_swap(site: Site, at: str):
+    # Lesson 42: the run that finds the swap done is not the one that did it.
+    old_config = evolve(OLD, manifest=evolve(OLD.manifest, config={"site": "old"}))
+    site.deploy(old_config, OLD_FILE)
+    package, content = build_agent_package("1.1.0", start_failure="it ended with code 1067.", size_bytes=5000)
+    plan = site.plan(package=package)
+    site.machine.notes["power_cut_at"] = at
+    (first,) = site.apply(plan, content)
+    assert first.state == "waiting"
+    assert site.machine.files.read(rf"{FOLDER}\agent.exe") == content
+    (second,) = site.apply(plan, content)
+    assert (second.state, second.error and second.error.code) == ("failed", "install-failed")
+    assert site.machine.files.read(rf"{FOLDER}\agent.exe") == OLD_FILE
+    assert site.machine.files.read(rf"{FOLDER}\config.json") == render_config(old_config.manifest)
+    assert service_state(site.machine) == "running"
+    # A good version after it goes in as ever, and nothing is left beside it.
+    assert site.deploy().state == "done"
+    assert {entry.path for entry in site.machine.files.under(FOLDER)} == {
+        rf"{FOLDER}\agent.exe",
+        rf"{FOLDER}\config.json",
+    }
+
+
+def test_third_version_after_a_cut_off_run_rolls_back_to_the_one_that_was_seen_running(site: Site):
+    site.deploy(OLD, OLD_FILE)
+    plan = site.plan()
+    site.machine.notes["power_cut_at"] = "swapped"
+    site.apply(plan)
+    package, content = build_agent_package("1.2.0", start_failure="it ended.", size_bytes=5000)
+    assert site.deploy(package, content).state == "failed"
+    assert site.machine.files.read(rf"{FOLDER}\agent.exe") == OLD_FILE
+    assert service_state(site.machine) == "running"
+
+
+def test_disabled_service_is_repaired_by_enabling_it(site: Site):
+    site.deploy()
+    service = site.machine.services.find("MspDemoAgent")
+    assert service is not None
+    service.start, service.state = "disabled", "stopped"
+    assert site.deploy().state == "done"
+    assert (service.start, service.state) == ("auto", "running")
+
+
 def test_first_agent_that_does_not_start_leaves_nothing_behind(site: Site):
     package, content = build_agent_package("1.1.0", start_failure="it ended.", size_bytes=5000)
     assert site.deploy(package, content).state == "failed"

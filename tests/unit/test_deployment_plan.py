@@ -10,12 +10,20 @@ import pytest
 from attrs import evolve
 
 from msp_sdk.deployment import load_package, render_config
-from msp_sdk.deployment.plan import decide, is_foreign_change, read_state, state_without_touch, version_key
+from msp_sdk.deployment.plan import (
+    before_opening,
+    decide,
+    is_foreign_change,
+    read_state,
+    state_without_touch,
+    version_key,
+)
 from msp_sdk.deployment.verification import verify
 from msp_sdk.errors import DeploymentError, InstallFailedError, ScriptFailedError
 from msp_sdk.models.package import AgentPackage, PackageManifest
 from msp_sdk.models.reason import REASONS
 from msp_sdk.models.rollout import AgentState
+from msp_sdk.models.target import Target
 
 MANIFEST = PackageManifest(
     "Agent", "Agent", r"%ProgramFiles%\Agent", "agent.exe", config_name="c.json", config={"a": 1}
@@ -70,6 +78,43 @@ def test_versions_compare_as_numbers(older: str, newer: str):
     assert version_key(older) < version_key(newer)
 
 
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("1, 2, 0, 7 (build 5)", "1.2.0.7"),
+        ("v1.2", "1.2"),
+        ("10.0.17763.1 (WinBuild.160101.0800)", "10.0.17763.1"),
+        ("1.2.0-rc1", "1.2"),
+        ("dev build", ""),
+        ("", ""),
+    ],
+)
+def test_version_is_its_first_group_of_numbers(text: str, version: str):
+    # What stands behind it must not make an older version look newer, so that it is never upgraded.
+    assert version_key(text) == version_key(version)
+
+
+def test_program_that_carries_no_version_is_known_by_its_digest():
+    verify(PACKAGE, evolve(RIGHT, version=None))
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ({"unreachable_reason": "no-answer"}, "at 10.0.0.5, ports 5986 and 5985 gave no answer"),
+        ({"unreachable_reason": "winrm-closed"}, "at 10.0.0.5, ports 5986 and 5985 refused"),
+        ({"unreachable_reason": "winrm-closed", "port": 8443}, "at 10.0.0.5, port 8443 refused"),
+        ({"unreachable_reason": "winrm-closed", "use_ssl": True, "doors": (5985,)}, "5985 stood open, but 5986 is"),
+        ({"unreachable_reason": "no-address", "ip_addresses": ()}, "no address of it was known"),
+    ],
+)
+def test_host_out_of_reach_is_told_with_its_doors(target: dict[str, object], words: str):
+    known = Target("SRV1", "server", ip_addresses=("10.0.0.5",), reachable=False)
+    trouble = before_opening(evolve(known, **target), has_credential=True)
+    assert trouble is not None
+    assert words in trouble.detail
+
+
 def test_version_with_zeros_at_its_end_is_the_same():
     assert version_key("1.2") == version_key("1.2.0.0") == version_key("1.2.0+build5")
 
@@ -120,9 +165,11 @@ def test_incomplete_answer_is_an_error_and_not_an_absent_agent(name: str):
         ("wrong-host", "skipped"),
         ("wrong-password", "skipped"),
         ("no-credential", "skipped"),
+        ("internal", "failed"),
+        ("script-failed", "failed"),
     ],
 )
-def test_host_that_may_come_back_waits_and_any_other_is_skipped(code: str, state: str):
+def test_host_that_may_come_back_waits_one_where_something_broke_failed_and_any_other_is_skipped(code: str, state: str):
     assert state_without_touch(code) == state
 
 

@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 import re
 import subprocess
+import tomllib
 import typing
 from collections import Counter
 from pathlib import Path
@@ -179,6 +180,25 @@ def test_the_readme_and_the_build_run_the_same_command():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"^.*\.venv/bin/nox$", readme, re.MULTILINE)
     assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+def test_nox_and_the_dev_extra_install_the_same_tools():
+    nox = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = {
+        node.value
+        for assignment in nox.body
+        if isinstance(assignment, ast.Assign) and getattr(assignment.targets[0], "id", "").endswith("_TOOLS")
+        for node in ast.walk(assignment.value)
+        if isinstance(node, ast.Constant)
+    }
+    assert wanted <= {*extras["dev"], *extras["docs"]}
+    # A tool of the tests that only the extra has would be missing where nox runs them.
+    assert {*extras["dev"], *extras["docs"]} - wanted == {
+        "msp-sdk[appliance,central,docs,testing]",
+        "nox>=2024.10",
+    }
 
 
 def test_the_readme_imports_what_the_library_exports():

@@ -171,3 +171,43 @@ def test_torn_write_is_cleared_away_at_the_start(tmp_path: Path) -> None:
     (tmp_path / ".000000000001-ScanReport.json.new").write_text("{")
     assert len(Outbox(tmp_path)) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_strangers_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    for name in ("notes-ScanReport.json", "1-Unknown.json", "README.json", "\N{SUPERSCRIPT TWO}-ScanReport.json"):
+        (tmp_path / name).write_text("{}")
+    outbox = Outbox(tmp_path)
+    outbox.put(ScanReport("r1", ()))
+    assert len(outbox) == 1
+
+
+def test_report_that_vanishes_while_it_is_sent_is_no_error(tmp_path: Path) -> None:
+    async def run() -> None:
+        outbox = Outbox(tmp_path)
+        for number in range(3):
+            outbox.put(ScanReport(f"r{number}", ()))
+        async with peer() as central, CentralHttp(central.url) as http:
+            sending = asyncio.create_task(outbox.flush(http))
+            await asyncio.sleep(0)
+            (tmp_path / "000000000002-ScanReport.json").unlink()
+            await sending
+            assert len(central.taken) in (2, 3)
+        assert len(outbox) == 0
+
+    asyncio.run(run())
+
+
+def test_refused_reports_are_kept_to_be_looked_at_and_not_for_ever(tmp_path: Path) -> None:
+    async def run() -> None:
+        outbox = Outbox(tmp_path, OutboxOptions(refused_count=3))
+        async with peer() as central, CentralHttp(central.url) as http:
+            for number in range(5):
+                outbox.put(ScanReport(f"r{number}", ()))
+            central.answers = [(422, {"code": "invalid", "title": "x"})] * 5
+            await outbox.flush(http)
+        kept = sorted(path.name for path in (tmp_path / "refused").iterdir())
+        assert kept == [
+            f"{number:012d}-ScanReport.{kind}" for number in (3, 4, 5) for kind in ("json", "reason")
+        ]  # fmt: skip
+
+    asyncio.run(run())

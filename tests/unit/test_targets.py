@@ -11,7 +11,7 @@ from attrs import evolve
 from msp_sdk.models.checkin import SitePolicy
 from msp_sdk.models.computer import Computer, Enumeration
 from msp_sdk.models.credential import Credential, CredentialType
-from msp_sdk.models.target import ManualTarget
+from msp_sdk.models.target import ManualTarget, MergeResult
 from msp_sdk.secret import Secret
 from msp_sdk.targets import TargetMerger
 from msp_sdk.targets.identity import parse_reference
@@ -197,6 +197,38 @@ def test_a_persons_word_makes_a_target_of_a_vendor_managed_machine():
     imaging = computer("mri", "workstation", skipped_reason="vendor-managed")
     result = TargetMerger().merge(manual=[ManualTarget("mri")], enumerated=[imaging])
     assert [target.object_guid for target in result.targets] == ["guid-mri"]
+
+
+def test_disabled_computer_stays_left_out_though_a_person_names_it():
+    # Lesson 26: no domain logon can succeed at a computer whose own account is disabled.
+    left = computer("old", skipped_reason="disabled-account", enabled=False)
+    result = TargetMerger().merge(
+        manual=[ManualTarget("old")], credentials=[credential("c1")], enumerated=[left]
+    )  # fmt: skip
+    assert result.targets == ()
+    assert [(entry.hostname, entry.reason) for entry in result.skipped] == [("OLD", "disabled-account")]
+
+
+def test_disabled_computer_is_a_target_by_a_persons_word_and_an_account_of_its_own():
+    left = computer("old", skipped_reason="disabled-account", enabled=False)
+    manual = [ManualTarget("old")]
+    for own in (credential("own", "winrm", host="old"), credential("everywhere", "local_admin")):
+        result = TargetMerger().merge(manual=manual, credentials=[own], enumerated=[left])
+        assert [target.credential_id for target in result.targets] == [own.id]
+    result = TargetMerger().merge(credentials=[credential("own", "winrm", host="old")], enumerated=[left])
+    assert result.targets == (), "a credential alone is no word for it"
+
+
+def test_address_that_probing_found_is_kept_with_what_probing_found():
+    # Lesson 57: without it the connection would go by the system's resolver.
+    manual = [ManualTarget("kiosk.lobby.test")]
+    (plain,) = TargetMerger().merge(manual=manual).targets
+    probed = evolve(
+        plain, reachable=True, doors=(5986,), ip_addresses=("10.0.0.7",),
+        provenance={**plain.provenance, "reachable": "probe", "doors": "probe", "ip_addresses": "probe"},
+    )  # fmt: skip
+    before = MergeResult((probed,))
+    assert TargetMerger().merge(manual=manual, previous=before).targets == (probed,)
 
 
 def test_unreachable_computer_stays_a_target():

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msp_sdk import errors
+from msp_sdk.models.credential import Credential
 from msp_sdk.models.target import Target
+from msp_sdk.secret import Secret
 from msp_sdk.testing.certificates import EstateCA
 from msp_sdk.windows import doors, faults
 from msp_sdk.windows.channel import names_in
-from msp_sdk.windows.doors import Door
-from msp_sdk.windows.envelope import chunks, encode_input, parse_envelope
+from msp_sdk.windows.doors import Door, HostPolicy
+from msp_sdk.windows.envelope import Stdin, encode_input, parse_envelope
 from msp_sdk.windows.identity import HostIdentity, check_identity
 from msp_sdk.windows.scripts import load
 
@@ -32,20 +34,15 @@ HTTPS, HTTP = Door(5986, tls=True), Door(5985, tls=False)
         ({"port": 5985}, (HTTP,)),
         ({"port": 5985, "use_ssl": True}, (Door(5985, tls=True),)),
         ({"port": 8443}, (Door(8443, tls=True),)),
-        ({"doors": (5985,)}, (HTTP,)),
+        ({"doors": (5985,)}, (HTTP, HTTPS)),
+        ({"use_ssl": True, "doors": (5985,)}, (HTTPS,)),
         ({"doors": (5985, 5986)}, (HTTPS, HTTP)),
         ({"port": 5986, "doors": (5985,)}, (HTTPS,)),
     ],
 )
-def test_doors_are_tried_https_first_within_what_was_set_and_probed(changes, expected) -> None:
-    # Lesson 36.
+def test_doors_are_tried_https_first_but_what_a_probe_found_open_before_the_rest(changes, expected) -> None:
+    # Lesson 36: a probe grows old, so the other door is still tried after it.
     assert doors.doors(evolve(TARGET, **changes)) == expected
-
-
-def test_probe_that_found_no_usable_door_is_winrm_closed() -> None:
-    with pytest.raises(errors.UnreachableError) as caught:
-        doors.doors(evolve(TARGET, use_ssl=True, doors=(5985,)))
-    assert caught.value.code == "winrm-closed"
 
 
 def test_names_are_never_resolved_and_an_address_is_used_itself() -> None:
@@ -75,6 +72,42 @@ def test_certificate_is_good_for_one_of_the_hosts_names(found: tuple[str, ...], 
     assert doors.names_match(doors.certificate_names(TARGET), found) is good
 
 
+def test_address_in_a_certificate_matches_in_any_spelling() -> None:
+    target = evolve(TARGET, hostname="2001:DB8:0:0::5", fqdn=None)
+    assert doors.names_match(doors.certificate_names(target), ("2001:db8::5",))
+    assert not doors.names_match(doors.certificate_names(target), ("2001:db8::6",))
+
+
+@pytest.mark.parametrize(
+    ("username", "role", "host", "allowed"),
+    [
+        (r".\admin", "server", None, True),
+        ("admin", "server", None, True),
+        (r"CORP\admin", "server", None, False),
+        ("admin@corp.example", "server", None, False),
+        (r".\admin", "domain_controller", None, False),
+        (r"CORP\admin", "server", "srv1", True),
+    ],
+)
+def test_local_administrator_of_a_site_is_never_an_account_whose_refusals_add_up(username, role, host, allowed) -> None:
+    # Lesson 32: with a domain's account each host that refuses it would be one more strike on that account.
+    credential = Credential("c1", 1, "local_admin", username, lambda: Secret("x"), host=host)
+    target = evolve(TARGET, role=role)
+    if allowed:
+        doors.check_logon_place(target, credential, HostPolicy())
+        return
+    with pytest.raises(errors.LogonNotAllowedError) as caught:
+        doors.check_logon_place(target, credential, HostPolicy())
+    assert caught.value.code == "not-a-local-account"
+
+
+def test_local_account_is_shown_as_one_of_the_host_itself() -> None:
+    credential = Credential("c1", 1, "local_admin", "admin", lambda: Secret("x"))
+    assert doors.logon_name(credential) == r".\admin"
+    assert doors.logon_name(evolve(credential, username=r".\admin")) == r".\admin"
+    assert doors.logon_name(evolve(credential, type="winrm")) == "admin"
+
+
 def test_names_of_a_certificate_are_read() -> None:
     issued = EstateCA.make("CA").issue(["a.example", "b.example"], ["10.0.0.5"])
     assert names_in(issued.der) == ("a.example", "b.example", "10.0.0.5")
@@ -88,7 +121,8 @@ def test_names_of_a_certificate_are_read() -> None:
         ({"sid": "S-1-5-21-1"}, {"computer_name": "RENAMED", "sid": "s-1-5-21-1"}),
         ({"hostname": "10.0.0.5", "fqdn": None}, {"computer_name": "ANY", "dns_domain": "corp.example"}),
         ({"hostname": "a-very-long-host-name", "fqdn": None}, {"computer_name": "A-VERY-LONG-HOS"}),
-        ({"sid": "S-1-5-21-1"}, {"computer_name": "SRV1"}),
+        ({"sid": "S-1-5-21-1"}, {"computer_name": "SRV1", "dns_domain": "corp.example"}),
+        ({}, {"computer_name": "SRV1", "domain": "WORKGROUP"}),
     ],
 )
 def test_machine_that_was_meant_is_recognised(target, identity) -> None:
@@ -101,6 +135,7 @@ def test_machine_that_was_meant_is_recognised(target, identity) -> None:
         ({}, {"computer_name": "SRV2"}),
         ({}, {"computer_name": "SRV1", "dns_domain": "other.example"}),
         ({"sid": "S-1-5-21-1"}, {"computer_name": "SRV1", "sid": "S-1-5-21-2"}),
+        ({"object_guid": "g1"}, {"computer_name": "SRV1", "domain": "WORKGROUP"}),
     ],
 )
 def test_another_machine_is_wrong_host(target, identity) -> None:
@@ -166,8 +201,10 @@ def test_parameters_that_are_no_json_are_refused_before_anything_is_sent(paramet
 
 @given(st.binary(max_size=500), st.integers(1, 100))
 def test_pieces_are_the_whole_and_only_the_last_ends(data: bytes, size: int) -> None:
-    pieces = list(chunks(data, size))
-    assert b"".join(piece for piece, _ in pieces) == data
+    pieces = list(Stdin(b"head", data).pieces(size))
+    head, *payload, end = b"".join(piece for piece, _ in pieces).split(b"\n")
+    assert (head, b"".join(map(base64.b64decode, payload)), end) == (b"head", data, b".")
+    assert max(len(piece) for piece, _ in pieces) <= size
     assert [end for _, end in pieces] == [False] * (len(pieces) - 1) + [True]
 
 

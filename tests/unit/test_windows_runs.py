@@ -12,6 +12,7 @@ from msp_sdk import errors
 from msp_sdk.testing.host_lab import HostLab
 from msp_sdk.testing.windows_host import Machine, answers
 from msp_sdk.testing.wsman import HostsThread
+from msp_sdk.testing.wsman_shells import ACCESS_DENIED, INVALID_SELECTORS, MAX_OPERATIONS, STDIN_CLOSED
 from msp_sdk.windows.scripts import Script, load
 from msp_sdk.windows.shell import ShellOptions
 
@@ -182,6 +183,47 @@ def test_lost_command_is_begun_again_since_nothing_has_run(lab: HostLab) -> None
     with HostsThread([host]):
         lab.run(lab.target(host), lab.local_credential(), WRITE)
     assert host.machine.notes["written"] == 1
+
+
+@pytest.mark.parametrize("code", [STDIN_CLOSED, INVALID_SELECTORS, MAX_OPERATIONS])
+def test_refused_command_is_begun_once_more_and_a_second_refusal_is_an_error_of_ours(lab: HostLab, code: int) -> None:
+    host = lab.host(https=False)
+
+    async def go() -> None:
+        shells = lab.shells()
+        try:
+            async with shells.open(lab.target(host), lab.local_credential()) as shell:
+                host.faults.refuse_with["Command"] = code
+                assert (await shell.run(WRITE, {}, deadline_s=10)).value == {"written": 1}
+        finally:
+            await shells.aclose()
+
+    with HostsThread([host]):
+        asyncio.run(go())
+    assert host.machine.notes["written"] == 1
+
+
+@pytest.mark.parametrize("operation", ["Send", "Receive"])
+def test_answer_that_cannot_be_read_leaves_a_writing_script_unknown_and_a_reading_one_failed(
+    lab: HostLab, operation: str
+) -> None:
+    # Access denied in the midst of a run: whatever it means, the script may have done its work.
+    host = lab.host(https=False)
+
+    async def go(script: Script) -> str:
+        shells = lab.shells()
+        try:
+            async with shells.open(lab.target(host), lab.local_credential()) as shell:
+                host.faults.refuse_with[operation] = ACCESS_DENIED
+                with pytest.raises(errors.MspError) as caught:
+                    await shell.run(script, {}, deadline_s=10)
+                return caught.value.code
+        finally:
+            await shells.aclose()
+
+    with HostsThread([host]):
+        assert asyncio.run(go(WRITE)) == "outcome-unknown"
+        assert asyncio.run(go(ECHO)) != "outcome-unknown"
 
 
 @pytest.mark.parametrize(

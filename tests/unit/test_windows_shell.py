@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from attrs import evolve
 
 from msp_sdk import errors
 from msp_sdk.models.credential import Credential, TrustedCertificate
@@ -182,7 +181,7 @@ def test_restart_of_the_service_is_survived_with_a_new_shell(lab: HostLab) -> No
 def test_eight_threads_with_an_unproven_wrong_credential_make_one_logon(lab: HostLab) -> None:
     # Lesson 32: 64 threads in flight must not be 64 strikes.
     hosts = [lab.host(f"SRV{number}", https=False) for number in range(1, 9)]
-    wrong = evolve(lab.local_credential("wrong"), username=r"CORP\svc")
+    wrong = lab.local_credential("wrong", type="winrm", username=r"CORP\svc")
 
     async def go() -> list[object]:
         shells = lab.shells()
@@ -307,7 +306,7 @@ def test_domain_admin_is_shown_to_controllers_and_elsewhere_only_where_allowed(l
 def test_another_machine_by_name_is_wrong_host_and_nothing_is_written(lab: HostLab) -> None:
     # Lesson 54: a stale A record led to the wrong machine.
     host = lab.host("OTHER", https=False)
-    credential = evolve(lab.local_credential(), username=r"CORP\svc")
+    credential = lab.local_credential(type="winrm", username=r"CORP\svc")
     with HostsThread([host]), pytest.raises(errors.WrongHostError):
         lab.run(lab.target(host, name="SRV1"), credential, WRITE)
     assert "written" not in host.machine.notes

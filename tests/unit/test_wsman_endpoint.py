@@ -153,7 +153,7 @@ def test_quiet_connection_is_closed_and_other_paths_are_not_there(lab: HostLab) 
 def test_stdin_without_its_end_runs_nothing(lab: HostLab) -> None:
     # A payload that was cut off must not be taken for a whole one.
     host = lab.host()
-    data = encode_input(load("identify"), {}, "r1", b"payload")
+    ((data, _),) = encode_input(load("identify"), {}, "r1", b"payload").pieces(100_000)
     assert run_script(host.machine, data[:-2], User("x")) == b""
     assert host.machine.calls == []
     assert host.machine.violations == ["stdin was cut off."]

@@ -1,12 +1,14 @@
 # script: agent-install
-# version: 1
+# version: 2
 # writes: yes
 # Brings the agent to the wished state: stop, swap, start; rolled back when it does not start. Repeating it is safe.
+# A file beside its "previous" one whose service does not run is a swap that nobody has seen work: it is undone like
+# one of this run.
 # Input:  service_name, display_name, install_folder, file_name, sha256 (of the file that shall run), config_name (or
 #         null), config (base64 of its bytes, or null), stage_id, known_sha256 (digests that may be replaced; a file
 #         with any other is not touched).
 # Output: changed, recovered (an earlier run had been cut off), service_state.
-# Ends with changed-since-plan, digest-mismatch, blocked-by-antivirus, install-failed or script-failed.
+# Ends with changed-since-plan, digest-mismatch, blocked-by-antivirus, disk-full, install-failed or script-failed.
 param($Parameters)
 $ErrorActionPreference = 'Stop'
 
@@ -57,7 +59,8 @@ function Get-Agent {
 
 function Stop-Agent {
     if (Get-Agent) {
-        Stop-Service -Name $serviceName -Force -ErrorAction Stop
+        # Without NoWait the cmdlet waits for ever for a service that hangs while it stops.
+        Stop-Service -Name $serviceName -Force -NoWait -ErrorAction Stop
         (Get-Service -Name $serviceName).WaitForStatus('Stopped', [TimeSpan]::FromSeconds(30))
     }
 }
@@ -89,23 +92,47 @@ function Start-Agent {
     }
 }
 
-function Set-Content-Exactly {
-    param([string]$Path, [byte[]]$Bytes)
-    $part = "$Path.new"
-    [IO.File]::WriteAllBytes($part, $Bytes)
-    if ([IO.File]::Exists($Path)) {
-        [IO.File]::Replace($part, $Path, "$Path.previous", $true)
+function Move-IntoPlace {
+    param([string]$Path, [bool]$KeepPrevious)
+    if (-not [IO.File]::Exists($Path)) {
+        [IO.File]::Move("$Path.new", $Path)
+    } elseif ($KeepPrevious) {
+        # What lies there has never been seen to work; the one before it has.
+        [IO.File]::Replace("$Path.new", $Path, [NullString]::Value, $true)
     } else {
-        [IO.File]::Move($part, $Path)
+        [IO.File]::Replace("$Path.new", $Path, "$Path.previous", $true)
     }
 }
 
 function Undo-Swap {
-    param([string]$Path)
+    param([string]$Path, [bool]$Swapped)
+    # Replace may end half-way: the old file is put aside and the new one is not there.
+    $halfway = [IO.File]::Exists("$Path.previous") -and -not [IO.File]::Exists($Path)
+    if (-not $Swapped -and -not $halfway) {
+        return
+    }
+    [IO.File]::Delete($Path)
     if ([IO.File]::Exists("$Path.previous")) {
-        [IO.File]::Delete($Path)
         [IO.File]::Move("$Path.previous", $Path)
     }
+}
+
+function Get-FailureCode {
+    param($Exception)
+    $code = [string]$Exception.Data['msp-code']
+    if ($code -ne '') {
+        return $code
+    }
+    $number = $Exception.GetBaseException().HResult
+    # ERROR_DISK_FULL and ERROR_HANDLE_DISK_FULL.
+    if (@(-2147024784, -2147024857) -contains $number) {
+        return 'disk-full'
+    }
+    # ERROR_VIRUS_INFECTED and ERROR_VIRUS_DELETED.
+    if (@(-2147024671, -2147024670) -contains $number) {
+        return 'blocked-by-antivirus'
+    }
+    return 'install-failed'
 }
 
 $mutex = New-Object System.Threading.Mutex($false, "Global\msp-agent-$serviceName")
@@ -133,8 +160,11 @@ try {
     $wasRunning = $service -and [string]$service.State -eq 'Running'
     $pathOk = $service -and ([string]$service.PathName).Trim('"') -eq $file
     $sameFile = $current -eq $wanted
+    $unseen = [IO.File]::Exists("$file.previous") -and -not $wasRunning
     $sameConfig = $true
+    $unseenConfig = $false
     if ($config) {
+        $unseenConfig = [IO.File]::Exists("$config.previous") -and -not $wasRunning
         $sameConfig = [IO.File]::Exists($config) -and
             [Convert]::ToBase64String([IO.File]::ReadAllBytes($config)) -eq [string]$Parameters.config
     }
@@ -142,8 +172,8 @@ try {
         $changed = $false
     } else {
         $changed = $true
-        $fileSwapped = $false
-        $configSwapped = $false
+        $fileSwapped = $sameFile -and $unseen
+        $configSwapped = $sameConfig -and $unseenConfig
         [void][IO.Directory]::CreateDirectory($folder)
         try {
             Stop-Agent
@@ -169,36 +199,35 @@ try {
                 } finally {
                     $source.Dispose()
                 }
-                if ([IO.File]::Exists($file)) {
-                    [IO.File]::Replace("$file.new", $file, "$file.previous", $true)
-                } else {
-                    [IO.File]::Move("$file.new", $file)
-                }
+                Move-IntoPlace $file $unseen
                 $fileSwapped = $true
                 if ((Get-FileDigest $file) -ne $wanted) {
                     Stop-Script 'blocked-by-antivirus' 'the file changed or vanished in its place.'
                 }
             }
             if (-not $sameConfig) {
-                Set-Content-Exactly $config $configBytes
+                [IO.File]::WriteAllBytes("$config.new", $configBytes)
+                Move-IntoPlace $config $unseenConfig
                 $configSwapped = $true
             }
             if ($fresh) {
                 [void](New-Service -Name $serviceName -BinaryPathName "`"$file`"" -DisplayName ([string]$Parameters.display_name) -StartupType Automatic)
-            } elseif (-not $pathOk) {
-                $answer = Invoke-CimMethod -InputObject $service -MethodName Change -Arguments @{ PathName = "`"$file`"" }
+            } elseif (-not $pathOk -or [string]$service.StartMode -ne 'Auto') {
+                # One that is disabled does not start, and one that is started by hand does not come back by itself.
+                $change = @{ PathName = "`"$file`""; StartMode = 'Automatic' }
+                $answer = Invoke-CimMethod -InputObject $service -MethodName Change -Arguments $change
                 if ($answer.ReturnValue -ne 0) {
-                    throw "the service's path could not be changed: $($answer.ReturnValue)."
+                    throw "the service could not be changed: $($answer.ReturnValue)."
                 }
             }
             Start-Agent
         } catch {
             $cause = $_.Exception
-            $code = [string]$cause.Data['msp-code']
-            if ($code -eq '') {
-                $code = 'install-failed'
-            }
+            $code = Get-FailureCode $cause
             $undone = 'nothing had been there before'
+            if ($current) {
+                $undone = 'the file before is in its place'
+            }
             try {
                 Stop-Agent
                 Wait-Unlocked $file
@@ -208,23 +237,16 @@ try {
                         [void](Invoke-CimMethod -InputObject $made -MethodName Delete)
                     }
                 }
-                if ($fileSwapped) {
-                    if ([IO.File]::Exists("$file.previous")) {
-                        Undo-Swap $file
-                        $undone = 'rolled back to the file before'
-                    } else {
-                        [IO.File]::Delete($file)
-                    }
+                if ([IO.File]::Exists("$file.previous") -and ($fileSwapped -or -not [IO.File]::Exists($file))) {
+                    $undone = 'rolled back to the file before'
                 }
-                if ($configSwapped) {
-                    if ([IO.File]::Exists("$config.previous")) {
-                        Undo-Swap $config
-                    } else {
-                        [IO.File]::Delete($config)
-                    }
-                }
+                Undo-Swap $file $fileSwapped
                 [IO.File]::Delete("$file.new")
-                if ($wasRunning) {
+                if ($config) {
+                    Undo-Swap $config $configSwapped
+                    [IO.File]::Delete("$config.new")
+                }
+                if ($wasRunning -or ($unseen -and $fileSwapped -and -not $fresh)) {
                     Start-Agent
                 }
             } catch {
@@ -233,13 +255,22 @@ try {
             Stop-Script $code "$($cause.Message) ($undone)"
         }
     }
-    # What is left of this run and of the one before.
-    [IO.File]::Delete("$file.previous")
+    # What is left of this run and of the one before. The agent runs: a leftover that an antivirus still holds open
+    # is taken away by the next run.
+    $leftovers = @("$file.previous", "$file.new")
     if ($config) {
-        [IO.File]::Delete("$config.previous")
+        $leftovers += "$config.previous"
+        $leftovers += "$config.new"
     }
-    if ([IO.Directory]::Exists($stage)) {
-        [IO.Directory]::Delete($stage, $true)
+    try {
+        foreach ($leftover in $leftovers) {
+            [IO.File]::Delete($leftover)
+        }
+        if ([IO.Directory]::Exists($stage)) {
+            [IO.Directory]::Delete($stage, $true)
+        }
+    } catch {
+        $null = $_
     }
 } finally {
     $mutex.ReleaseMutex()

@@ -1,5 +1,5 @@
 # script: agent-remove
-# version: 1
+# version: 2
 # writes: yes
 # Takes the agent away: service, file, configuration, and the folder when nothing else is in it.
 # Input:  service_name, install_folder, file_name, config_name (or null).
@@ -14,6 +14,24 @@ $names = @([string]$Parameters.file_name)
 if ($Parameters.config_name) {
     $names += [string]$Parameters.config_name
 }
+
+function Wait-Unlocked {
+    param([string]$Path)
+    # A service counts as stopped a little before its process has ended and let go of its file.
+    for ($try = 0; [IO.File]::Exists($Path); $try++) {
+        try {
+            $stream = New-Object System.IO.FileStream($Path, 'Open', 'ReadWrite', 'None')
+            $stream.Dispose()
+            return
+        } catch {
+            if ($try -ge 60) {
+                throw
+            }
+            Start-Sleep -Milliseconds 500
+        }
+    }
+}
+
 $removed = $false
 $mutex = New-Object System.Threading.Mutex($false, "Global\msp-agent-$serviceName")
 try {
@@ -28,7 +46,8 @@ try {
     $filter = "Name = '$($serviceName.Replace("'", "''"))'"
     $service = Get-CimInstance -ClassName Win32_Service -Filter $filter
     if ($service) {
-        Stop-Service -Name $serviceName -Force -ErrorAction Stop
+        # Without NoWait the cmdlet waits for ever for a service that hangs while it stops.
+        Stop-Service -Name $serviceName -Force -NoWait -ErrorAction Stop
         (Get-Service -Name $serviceName).WaitForStatus('Stopped', [TimeSpan]::FromSeconds(30))
         $answer = Invoke-CimMethod -InputObject $service -MethodName Delete
         if ($answer.ReturnValue -ne 0) {
@@ -40,6 +59,7 @@ try {
         foreach ($suffix in @('', '.previous', '.new')) {
             $path = [IO.Path]::Combine($folder, "$name$suffix")
             if ([IO.File]::Exists($path)) {
+                Wait-Unlocked $path
                 [IO.File]::Delete($path)
                 $removed = $true
             }

@@ -1,5 +1,5 @@
 # script: agent-stage
-# version: 1
+# version: 2
 # writes: yes
 # Writes the payload, the agent's file, into this run's own staging folder and says what arrived there.
 # Input:  stage_id, file_name, service_name, size_bytes; the payload is the file.
@@ -12,7 +12,8 @@ function New-ClosedFolder {
     param([string]$Path)
     # Users may create folders in ProgramData: one that was there before gets our rights, and a link is refused.
     $security = New-Object System.Security.AccessControl.DirectorySecurity
-    $security.SetSecurityDescriptorSddlForm('O:BAD:PAI(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)')
+    # Only these two parts: to write the audit part needs a privilege that some policies take away.
+    $security.SetSecurityDescriptorSddlForm('O:BAD:PAI(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)', 'Owner, Access')
     if ([IO.Directory]::Exists($Path)) {
         $entry = New-Object System.IO.DirectoryInfo($Path)
         if (($entry.Attributes -band [IO.FileAttributes]::ReparsePoint) -ne 0) {
@@ -49,16 +50,26 @@ if (-not $held) {
 try {
     New-ClosedFolder $base
     New-ClosedFolder $stage
+    foreach ($old in [IO.Directory]::GetDirectories($stage)) {
+        # Of runs that were given up; nobody else takes it away.
+        if ([IO.Directory]::GetCreationTimeUtc($old) -lt [DateTime]::UtcNow.AddDays(-7)) {
+            try {
+                [IO.Directory]::Delete($old, $true)
+            } catch {
+                $null = $_
+            }
+        }
+    }
     New-ClosedFolder $folder
     # What lies there may be a link to another file: it is removed, not written through.
     [IO.File]::Delete($final)
-    [void](Save-Payload $final)
-    if (-not [IO.File]::Exists($final)) {
-        Stop-Script 'blocked-by-antivirus' 'the file was gone as soon as it was written.'
-    }
     $hasher = [Security.Cryptography.SHA256]::Create()
     $stream = $null
     try {
+        [void](Save-Payload $final)
+        if (-not [IO.File]::Exists($final)) {
+            Stop-Script 'blocked-by-antivirus' 'the file was gone as soon as it was written.'
+        }
         $stream = New-Object System.IO.FileStream($final, 'Open', 'Read', 'Read')
         $digest = [BitConverter]::ToString($hasher.ComputeHash($stream)).Replace('-', '').ToLowerInvariant()
         $length = $stream.Length
@@ -67,6 +78,10 @@ try {
         # ERROR_VIRUS_INFECTED and ERROR_VIRUS_DELETED.
         if (@(-2147024671, -2147024670) -contains $cause.HResult) {
             Stop-Script 'blocked-by-antivirus' $cause.Message
+        }
+        # ERROR_DISK_FULL and ERROR_HANDLE_DISK_FULL.
+        if (@(-2147024784, -2147024857) -contains $cause.HResult) {
+            Stop-Script 'disk-full' $cause.Message
         }
         throw
     } finally {
