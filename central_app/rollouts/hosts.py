@@ -40,43 +40,46 @@ async def settle_hosts(
     Returns:
         The entries in their order.
     """
-    named = {entry.hostname.casefold(): entry.object_guid for entry in entries if entry.object_guid}
-    await _move(tx, table, content, site_id, named)
-    if all(entry.object_guid for entry in entries):
+    alone = await _by_name_alone(tx, table, site_id, {entry.hostname.casefold() for entry in entries})
+    if not alone and all(entry.object_guid for entry in entries):
         return list(entries)
-    known = await _known(tx, table, site_id)
+    known = await _known(tx, table, site_id, entries)
+    for row in alone:
+        await _move(tx, table, content, row, known.get(row["host_key"]))
     return [
         entry if entry.object_guid else evolve(entry, object_guid=known.get(entry.hostname.casefold()))
         for entry in entries
     ]
 
 
-async def _known(tx: Transaction, table: Table, site_id: str) -> Mapping[str, str]:
-    """The objectGUID of each name that belongs to one host alone."""
+async def _known(tx: Transaction, table: Table, site_id: str, entries: Sequence[Entry]) -> Mapping[str, str]:
+    """The objectGUID of each name that belongs to one host alone, as far as was ever reported."""
     rows = await tx.fetch_all(
         select(table.c.hostname, table.c.object_guid)
         .where(table.c.site_id == site_id, table.c.object_guid.is_not(None))
         .distinct()
     )
-    found: dict[str, set[str]] = {}
-    for row in rows:
-        found.setdefault(row["hostname"].casefold(), set()).add(row["object_guid"])
-    return {name: next(iter(guids)) for name, guids in found.items() if len({guid.casefold() for guid in guids}) == 1}
+    pairs: list[tuple[str, str]] = [(row["hostname"], row["object_guid"]) for row in rows]
+    pairs += [(entry.hostname, entry.object_guid) for entry in entries if entry.object_guid]
+    found: dict[str, dict[str, str]] = {}
+    for name, guid in pairs:
+        found.setdefault(name.casefold(), {})[guid.casefold()] = guid
+    return {name: next(iter(guids.values())) for name, guids in found.items() if len(guids) == 1}
 
 
-async def _move(tx: Transaction, table: Table, content: str, site_id: str, named: Mapping[str, str]) -> None:
-    for row in await _by_name_alone(tx, table, site_id, named):
-        guid = named[row["host_key"]]
-        keys = [column.name for column in table.primary_key.columns]
-        await tx.execute(delete(table).where(*(table.c[key] == row[key] for key in keys)))
-        moved = {
-            **row,
-            "host_key": host_key(row["hostname"], guid),
-            "object_guid": guid,
-            content: {**row[content], "object_guid": guid},
-        }
-        # What is there under the objectGUID already was said by one who knew more.
-        await tx.execute(insert_or_keep(table).values(**moved).on_conflict_do_nothing(index_elements=keys))
+async def _move(tx: Transaction, table: Table, content: str, row: Mapping[str, Any], guid: str | None) -> None:
+    if guid is None:
+        return
+    keys = [column.name for column in table.primary_key.columns]
+    await tx.execute(delete(table).where(*(table.c[key] == row[key] for key in keys)))
+    moved = {
+        **row,
+        "host_key": host_key(row["hostname"], guid),
+        "object_guid": guid,
+        content: {**row[content], "object_guid": guid},
+    }
+    # What is there under the objectGUID already was said by one who knew more.
+    await tx.execute(insert_or_keep(table).values(**moved).on_conflict_do_nothing(index_elements=keys))
 
 
 async def _by_name_alone(tx: Transaction, table: Table, site_id: str, names: Iterable[str]) -> list[Mapping[str, Any]]:

@@ -48,8 +48,10 @@ class Holdings:
 
     def for_domain(self, domain_name: str) -> tuple[Credential, ...]:
         """The credentials for a domain, those that need the fewest rights first."""
-        folded = domain_name.casefold()
-        fitting = (entry for entry in self.credentials or () if (entry.domain_name or "").casefold() == folded)
+        folded = domain_name.rstrip(".").casefold()
+        fitting = (
+            entry for entry in self.credentials or () if (entry.domain_name or "").rstrip(".").casefold() == folded
+        )
         return tuple(
             sorted((entry for entry in fitting if entry.is_domain), key=lambda entry: entry.type != "service_account")
         )

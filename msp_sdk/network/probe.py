@@ -90,8 +90,13 @@ async def _connect(address: str, port: int, timeout_s: float) -> Door:
     try:
         with socket.socket(family, socket.SOCK_STREAM) as knocker:
             knocker.setblocking(False)
-            async with asyncio.timeout(timeout_s):
-                await asyncio.get_running_loop().sock_connect(knocker, (address, port))
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await asyncio.get_running_loop().sock_connect(knocker, (address, port))
+            except TimeoutError:
+                # A busy loop sees the end of its patience before it sees the answer that came long ago.
+                if not _is_connected(knocker):
+                    raise
     except ConnectionRefusedError:
         return Door(address, port, "refused")
     except TimeoutError:
@@ -101,6 +106,15 @@ async def _connect(address: str, port: int, timeout_s: float) -> Door:
         state: DoorState = "failed" if error.errno in _OUR_TROUBLE else "silent"
         return Door(address, port, state, errno.errorcode.get(error.errno or 0, "unknown"))
     return Door(address, port, "open")
+
+
+def _is_connected(knocker: socket.socket) -> bool:
+    """True when the kernel has the connection."""
+    try:
+        knocker.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _descriptors() -> int:

@@ -116,10 +116,20 @@ def parse_resolv_conf(text: str) -> ResolvConf:
         if len(words) < 2:  # noqa: PLR2004 (a keyword and a value)
             continue
         if words[0] == "nameserver":
-            servers.append(words[1])
+            # The C library passes over what is no address; one bad line must not end all discovery.
+            if _is_address(words[1]):
+                servers.append(words[1])
         elif words[0] in ("search", "domain"):
             search = tuple(word.strip(".").lower() for word in words[1:] if word.strip("."))
     return ResolvConf(tuple(servers), search)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_resolv_conf(path: Path = Path("/etc/resolv.conf")) -> ResolvConf:

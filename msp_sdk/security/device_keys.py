@@ -58,6 +58,12 @@ class DevicePrivateKeys:
                     return cls._load(path)
                 finally:
                     beside.unlink()
+                # A claim binds these keys at Central: a power cut must not take them away again.
+                folder = os.open(path.parent, os.O_RDONLY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
             except OSError as error:
                 raise ConfigError(f"the device keys cannot be written to {path}: {error.strerror}.") from error
             return keys

@@ -52,9 +52,15 @@ def check_central_url(url: str) -> str:
     """Return the base URL without a trailing slash.
 
     Raises:
-        ConfigError: It is not https, nor http to loopback. Not retryable.
+        ConfigError: It is not https, nor http to loopback, or no address at all. Not retryable.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigError(
+            f"Central's address {url!r} is no address.", code="insecure-url", remedy="Give https://HOST[:PORT]."
+        ) from error
     if parts.scheme == "https" and parts.hostname:
         return url.rstrip("/")
     if parts.scheme == "http" and parts.hostname and _is_loopback(parts.hostname):

@@ -98,7 +98,7 @@ class Tools:
         self.posted = asyncio.Event()
         self.probing = ProbeOptions()
         self._credentials = _HeldCredentials(self.checkin)
-        self._shells = WindowsShells(self.ledger, policy=self._host_policy, prove=self._prove)
+        self._shells = WindowsShells(self.ledger, policy=self._host_policy, prove=self.prove)
 
     def backoff(self, first_s: float, longest_s: float) -> Backoff:
         """A back-off on our clock."""
@@ -134,11 +134,14 @@ class Tools:
             trusted_cas=policy.trusted_cas,
         )
 
-    async def _prove(self, credential: Credential) -> None:
+    async def prove(self, credential: Credential) -> None:
         """Bind once at a controller: is the password still right, or is it the host that says no?"""
-        if self.domain is None:
+        # Only its own domain can judge it: a controller of another one would refuse it, and that would end it.
+        wanted = (credential.domain_name or "").rstrip(".").casefold()
+        domain = self.domain if self.domain is not None and self.domain.name.casefold() == wanted else None
+        if domain is None:
             raise MspError("there is no controller to prove the credential at.", code="unreachable-controller")
-        async with self.enumerator(self.domain, credential) as enumerator:
+        async with self.enumerator(domain, credential) as enumerator:
             await enumerator.prove()
 
     def credential_states(self) -> tuple[CredentialState, ...]:

@@ -16,18 +16,20 @@ import threading
 import traceback
 from collections.abc import Coroutine
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-from msp_sdk.errors import ConfigError, MspError
+from msp_sdk.errors import CentralError, ConfigError, MspError
 from runners.cli import appliance, central, demo, deploy, discover, enumerate_, partner, plan, probe
 from runners.cli.common import Parser, plain
 
 DONE, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
+_NOT_FOUND, _UNPROCESSABLE = 404, 422
 _COMMANDS = (demo, central, partner, appliance, discover, enumerate_, probe, plan, deploy)
 # What a command needs beside the library itself, as the extras of the package.
 _EXTRAS = {"demo": "central,appliance,testing", "central": "central"}
 # After Ctrl-C a logon that is under way is given this long to end, so that the ledger knows how it did.
 _GRACE_S = 3.0
+_SHOW_CURSOR = "\x1b[?25h"
 
 
 class _ShowVersion(argparse.Action):
@@ -79,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"msp: {plain(' '.join(_describe(error, options.command).split()))}\n")
         if isinstance(error, OSError):
             _forget_stdout()
-        return WRONG_CALL if isinstance(error, ConfigError) else FAILED
+        return WRONG_CALL if _is_callers_fault(error) else FAILED
     return int(result or DONE)
 
 
@@ -91,8 +93,15 @@ def _open_streams() -> None:
         getattr(sys, name).reconfigure(errors="replace")
 
 
+def _is_callers_fault(error: Exception) -> bool:
+    """True when nothing was tried, since what was asked for cannot be: here, or in Central's eyes."""
+    return isinstance(error, ConfigError) or (isinstance(error, CentralError) and error.status == _UNPROCESSABLE)
+
+
 def _describe(error: Exception, command: str) -> str:
     """What, why, and what to do."""
+    if command == "partner" and isinstance(error, CentralError) and error.status == _NOT_FOUND and not error.remedy:
+        return f"{error} Look up the site or the id: `msp partner sites list`, and the lists of the others."
     if isinstance(error, MspError):
         return str(error)
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith(("msp_sdk", "runners")):
@@ -106,6 +115,14 @@ def _forget_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _end_now() -> NoReturn:
+    if sys.stderr.isatty():
+        # A progress bar that is cut off has hidden it.
+        sys.stderr.write(_SHOW_CURSOR)
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
+
+
 async def _run(work: Coroutine[Any, Any, int | None]) -> int | None:
     """Run a command; after Ctrl-C it has a moment to end in order, and then ends.
 
@@ -114,7 +131,7 @@ async def _run(work: Coroutine[Any, Any, int | None]) -> int | None:
     before = signal.getsignal(signal.SIGINT)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        last = threading.Timer(_GRACE_S, os._exit, [INTERRUPTED])
+        last = threading.Timer(_GRACE_S, _end_now)
         last.daemon = True
         last.start()
         if callable(before):

@@ -275,6 +275,12 @@ def test_of_two_hosts_with_one_name_neither_gets_what_was_said_of_the_name_alone
     assert {entry["object_guid"] for entry in listed(site, "deployments")} == {GUID, other, None}
 
 
+def test_a_host_that_stands_in_one_report_with_and_without_its_guid_is_one_host(site: Any) -> None:
+    outcome = {"hostname": "SRV1", "success": True, "state": "done", "action": "install"}
+    taken(site, "agent-deployments", {"report_id": "a", "deployments": [outcome, outcome | {"object_guid": GUID}]})
+    assert [entry["object_guid"] for entry in listed(site, "deployments")] == [GUID]
+
+
 def test_a_scan_report_acknowledges_its_generation(site: Any) -> None:
     """Lesson 11."""
     site.partner.post(f"/api/sites/{site.site_id}/scans")

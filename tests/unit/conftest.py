@@ -70,7 +70,7 @@ class ApplianceLab:
     async def tools(self) -> AsyncIterator[Tools]:
         """The appliance's tools; opening them again is what a restart does."""
         async with open_tools(self.settings, self.enrolment, self.time.clock()) as tools:
-            tools.probing = ProbeOptions(timeout_s=0.3, connects_per_second=None)
+            tools.probing = ProbeOptions(timeout_s=0.5, connects_per_second=None)
             yield tools
 
     async def beat(self, tools: Tools) -> None:

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from attrs import evolve
 
+from msp_sdk.errors import MspError
 from msp_sdk.models.computer import Computer
 from msp_sdk.models.credential import NewCredential
 from msp_sdk.models.domain import Domain, DomainDiscovery
@@ -409,5 +411,25 @@ def test_name_that_dns_gave_no_answer_about_is_not_said_to_have_no_address(open_
                 (False, "no-address"),
                 (None, None),
             ]
+
+    asyncio.run(run())
+
+
+def test_credential_is_never_proven_at_a_controller_of_another_domain(open_lab: Callable[..., Any]) -> None:
+    """It would be refused there, and a refusal at a controller ends a version everywhere."""
+
+    async def run() -> None:
+        async with open_lab() as lab, lab.tools() as tools:
+            await lab.give_credential()
+            survey = Survey(tools)
+            await lab.beat(tools)
+            await look(survey)
+            (credential,) = tools.checkin.holdings.credentials or ()
+            bound = len(binds(lab))
+            with pytest.raises(MspError):
+                await tools.prove(evolve(credential, domain_name="sister.test"))
+            assert len(binds(lab)) == bound
+            await tools.prove(evolve(credential, domain_name="NorthValley.test."))
+            assert len(binds(lab)) == bound + 1
 
     asyncio.run(run())

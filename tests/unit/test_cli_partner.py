@@ -110,7 +110,21 @@ def test_a_hostile_name_reaches_no_terminal(shell):
 def test_a_stranger_site_is_one_line(shell):
     result = shell("partner", "sites", "status", "site-of-somebody-else", code=1)
     assert len(result.stderr.splitlines()) == 1
+    assert "msp partner sites list" in result.stderr
     assert shell("partner", "sites", "status", "../../me", code=1).stdout == ""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("codes", "create", "--uses", "0"),
+        ("codes", "create", "--days", "9999"),
+        ("sites", "create", "x" * 300),
+        ("sites", "create", "Clinic", "--time-zone", "Nowhere"),
+    ],
+)
+def test_what_central_cannot_take_is_a_wrong_call(shell, call):
+    assert len(shell("partner", *call, code=2).stderr.splitlines()) == 1
 
 
 def test_a_code_from_shell_to_enrolment_with_the_code_on_stdin(shell, site, tmp_path):
@@ -225,7 +239,7 @@ def test_a_package_and_a_rollout_from_the_shell(shell, site, tmp_path):
     rollout = shell("partner", "rollouts", "create", site, "--package", digest, "--role", "server").stdout.strip()
     for verb, state in (("pause", "paused"), ("resume", "active"), ("cancel", "cancelled")):
         assert shell.json("partner", "rollouts", verb, site, rollout)["state"] == state
-    shell("partner", "rollouts", "create", site, "--package", "00" * 32, code=1)
+    shell("partner", "rollouts", "create", site, "--package", "00" * 32, code=2)
 
 
 def test_a_login_code_is_shown_with_its_place(shell):

@@ -390,3 +390,9 @@ def test_a_closed_client_opens_again_at_the_next_call():
     got, asked = talk([OK], again)
     assert got == Greeting("hello")
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("url", ["https://[::1", "https://central.example:99999", "https://central.example:http", ""])
+def test_text_that_is_no_address_is_an_error_of_the_settings(url: str) -> None:
+    with pytest.raises(ConfigError):
+        check_central_url(url)

@@ -80,3 +80,18 @@ def test_connects_are_paced():
 
 def test_polite_pace_is_the_default():
     assert ProbeOptions().connects_per_second == 200
+
+
+def test_answer_that_came_while_the_loop_was_busy_is_no_silence():
+    async def run() -> str:
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        prober = DoorProber(ProbeOptions(timeout_s=0.1, connects_per_second=None))
+        knock = asyncio.create_task(prober.knock("127.0.0.1", port))
+        asyncio.get_running_loop().call_soon(time.sleep, 0.3)
+        state = (await knock).state
+        server.close()
+        await server.wait_closed()
+        return state
+
+    assert asyncio.run(run()) == "open"

@@ -167,3 +167,8 @@ async def test_a_server_that_is_none_is_a_clear_error(text):
 async def test_the_last_search_line_of_a_resolv_conf_wins():
     text = "# x\nnameserver 10.0.0.1\nnameserver 10.0.0.2 ; two\ndomain old.example\nsearch A.Example. b.example\n"
     assert parse_resolv_conf(text) == ResolvConf(("10.0.0.1", "10.0.0.2"), ("a.example", "b.example"))
+
+
+def test_line_of_resolv_conf_that_names_no_address_is_passed_over() -> None:
+    text = "nameserver router.lan\nnameserver 10.0.0.1\nnameserver fe80::1%eth0\nnameserver 999.1.1.1\n"
+    assert parse_resolv_conf(text).servers == ("10.0.0.1", "fe80::1%eth0")
