@@ -163,7 +163,8 @@ async def _trusted_certificates(options: argparse.Namespace, domain: Domain) -> 
     named = len(listed) > len(pins)
     if named or (pins and not can_ask()):
         return tuple(listed)
-    unknown = {entry.sha256: entry for entry in reversed(await _see_certificates(domain)) if entry.sha256 not in pins}
+    seen = await _see_certificates(domain)
+    unknown = {entry.sha256: entry for entry in reversed(seen) if entry.sha256 not in pins}
     if not can_ask():
         shown = ", ".join(f"{entry.controller} (SHA-256 {entry.sha256})" for entry in unknown.values())
         raise BindRejectedError(
@@ -175,7 +176,7 @@ async def _trusted_certificates(options: argparse.Namespace, domain: Domain) -> 
         if _accepts(certificate, changed=bool(pins)):
             listed.append(TrustedCertificate(sha256=certificate.sha256))
             _keep_pin(domain.name.casefold(), certificate.sha256)
-    if not listed:
+    if {entry.sha256 for entry in seen}.isdisjoint(entry.sha256 for entry in listed):
         raise BindRejectedError(
             "no certificate was accepted. No password was sent.", code="certificate-untrusted", remedy=_HOW_TO_TRUST
         )

@@ -6,9 +6,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import signal
-import sqlite3
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -22,11 +19,9 @@ from msp_sdk.checkin import next_wait_s
 from msp_sdk.errors import NotEnrolledError, StateError
 from msp_sdk.models.domain import DomainDiscovery, make_discovery_report
 from msp_sdk.models.partner import Partner
-from msp_sdk.models.provision import Enrolment, ProvisionRequest
-from msp_sdk.models.site import NewSite
-from msp_sdk.provisioning import load_config, save_config
+from msp_sdk.models.provision import Enrolment
+from msp_sdk.provisioning import save_config
 from msp_sdk.secret import Secret
-from runners.appliance.claiming import claim
 from runners.appliance.cycle import Cycle
 from runners.appliance.daemon import Daemon, run_appliance
 from runners.appliance.settings import ApplianceSettings
@@ -122,15 +117,6 @@ async def until(condition: Callable[[], object], longest_s: float = 10.0) -> Non
             if condition():
                 return
             await asyncio.sleep(0.02)
-
-
-async def seen(lab: Any, site_id: str) -> None:
-    """Wait for an appliance's first check-in at a site."""
-    async with asyncio.timeout(20):
-        while True:
-            if any(entry.last_seen_at for entry in await lab.partner.appliances(site_id)):
-                return
-            await asyncio.sleep(0.1)
 
 
 class Exploding:
@@ -403,42 +389,6 @@ def test_check_in_of_an_appliance_with_very_many_credentials_stays_small(tmp_pat
     asyncio.run(run())
 
 
-def test_config_of_another_site_begins_anew_and_takes_nothing_along(open_lab: Callable[..., Any]) -> None:
-    """What one customer's network told us must not reach another customer's site."""
-
-    async def run() -> None:
-        async with open_lab(checkin_interval_seconds=1) as lab:
-            await lab.give_credential()
-            settings = evolve(lab.settings, ca_file=None)
-            other = await lab.partner.create_site(NewSite("Another clinic", checkin_interval_seconds=1))
-            work = asyncio.create_task(run_appliance(settings))
-            try:
-                state = settings.state_folder
-                await until((state / "enumeration.json").exists, 20)
-                settings.outbox_folder.joinpath("000000099999-ScanReport.json").write_text(
-                    '{"report_id": "left-over", "results": []}'
-                )
-                code = await lab.partner.create_provision(ProvisionRequest(site_id=other.site_id))
-                elsewhere = evolve(settings, config=settings.config.parent.parent / "elsewhere" / "config.yaml")
-                await claim(elsewhere, Secret(code.provision_code or ""))
-                settings.keys_file.write_bytes(elsewhere.keys_file.read_bytes())
-                save_config(settings.config, load_config(elsewhere.config))
-                await seen(lab, other.site_id)
-                assert not (state / "enumeration.json").exists()
-                assert not settings.outbox_folder.joinpath("000000099999-ScanReport.json").exists()
-                assert (state / "logons.db").exists(), "strikes count for accounts, wherever we belong"
-                with sqlite3.connect(state / "logons.db") as ledger:
-                    assert ledger.execute("SELECT count(*) FROM version").fetchone() == (1,)
-                ledger.close()
-                assert await lab.partner.computers(other.site_id) == ()
-            finally:
-                work.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await work
-
-    asyncio.run(run())
-
-
 def test_no_report_of_one_site_travels_with_the_key_of_another(tmp_path: Path) -> None:
     async def run() -> None:
         async with ScriptedCentral() as central:
@@ -485,33 +435,5 @@ def test_one_pass_with_a_bad_key_says_so(tmp_path: Path) -> None:
             settings, _ = place(tmp_path, central.port)
             with pytest.raises(NotEnrolledError):
                 await run_appliance(settings, once=True)
-
-    asyncio.run(run())
-
-
-def test_sigterm_ends_the_daemon_in_seconds_though_a_thread_is_blocked(open_lab: Callable[..., Any]) -> None:
-    async def run() -> None:
-        async with open_lab(checkin_interval_seconds=1) as lab:
-            await lab.give_credential()
-            host, port = lab.estate.dns.server
-            for server in lab.estate.directories:
-                server.faults.delay_s = 60.0
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "runners.appliance",
-                env={"MSP_CONFIG": str(lab.settings.config), "MSP_RESOLVERS": f"{host}:{port}",
-                     "MSP_SEARCH": lab.estate.spec.domain, "PATH": "/usr/bin:/bin"},
-                stderr=asyncio.subprocess.DEVNULL,
-            )  # fmt: skip
-            try:
-                await seen(lab, lab.site_id)
-                await asyncio.sleep(1)
-                begun = time.monotonic()
-                process.send_signal(signal.SIGTERM)
-                assert await asyncio.wait_for(process.wait(), 15) == 0
-                assert time.monotonic() - begun < 8
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
 
     asyncio.run(run())

@@ -113,6 +113,7 @@ class Terminal:
         until = time.monotonic() + timeout_s
         while self._read(until):
             pass
+        assert time.monotonic() < until, f"it does not end: {self.seen!r}"
         os.close(self.descriptor)
         return os.waitstatus_to_exitcode(os.waitpid(self.child, 0)[1])
 
@@ -213,7 +214,8 @@ def test_a_changed_certificate_is_told_from_a_first_one(estate, environ, tmp_pat
     terminal = Terminal(environ, tmp_path, reading(estate))
     for _ in estate.facts["certificates"]:
         terminal.answer("none of those accepted", "")
-    terminal.end()
+    assert terminal.end() == 1
+    assert "Password of" not in terminal.seen
     assert estate.attempts == 0
 
 
