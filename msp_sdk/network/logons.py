@@ -7,7 +7,7 @@ One file (SQLite), shared by LDAP and WinRM, threads and processes, written befo
 * The first refusal of an unproven version, or any at a controller, stops that version everywhere.
 * A proven version has few logons in flight. The first refusal by a host pauses it; one bind at a controller proves
   it again, and only then is that host ``not-authorised-here``, for itself alone.
-* An attempt whose end was not recorded is repeated once, never twice.
+* An attempt whose end was not recorded is repeated once, never twice. Two hosts that end so pause the version.
 
 It holds no secret and no digest of one.
 
@@ -23,7 +23,6 @@ import os
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -35,6 +34,7 @@ from attrs import field, frozen, mutable
 from msp_sdk.errors import ConfigError, LogonNotAllowedError, NotAuthorisedHereError, StateError
 from msp_sdk.models.credential import Credential, CredentialState
 from msp_sdk.models.reason import REASONS, reason
+from msp_sdk.network.turns import Turns, cancelled_error
 
 LogonPlace = Literal["controller", "host"]
 Verdict = Literal["refused", "paused", "not-authorised-here"]
@@ -113,36 +113,6 @@ class LogonAttempt:
         return self._id
 
 
-class _Queue:
-    """Threads of this process that wait for one version: the first asks the ledger, the others wait for the first.
-
-    So nobody is overtaken until his time is up, and a hundred hosts that wait do not keep the disk busy.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: dict[str, deque[threading.Event]] = {}
-
-    @contextmanager
-    def turn(self, key: str, deadline: float) -> Iterator[None]:
-        """Wait to be the first, at most until ``deadline``: whoever has no time left asks once, and is told why."""
-        mine = threading.Event()
-        with self._lock:
-            queue = self._waiting.setdefault(key, deque())
-            queue.append(mine)
-            queue[0].set()
-        try:
-            mine.wait(max(0.0, deadline - time.monotonic()))
-            yield
-        finally:
-            with self._lock:
-                queue.remove(mine)
-                if queue:
-                    queue[0].set()
-                else:
-                    self._waiting.pop(key, None)
-
-
 class LogonLedger:
     """Allows logons and remembers how they ended.
 
@@ -162,7 +132,7 @@ class LogonLedger:
         self._options = options or LedgerOptions()
         self._clock = clock
         self._process = _process_name(os.getpid())
-        self._queue = _Queue()
+        self._turns = Turns()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -172,7 +142,9 @@ class LogonLedger:
             raise ConfigError(f"the logon ledger {path} cannot be used: {error}.") from error
 
     @contextmanager
-    def attempt(self, credential: Credential, *, place: LogonPlace, host: str) -> Iterator[LogonAttempt]:
+    def attempt(
+        self, credential: Credential, *, place: LogonPlace, host: str, cancelled: threading.Event | None = None
+    ) -> Iterator[LogonAttempt]:
         """Ask for a logon, waiting for its turn, and record its end.
 
         Blocks the calling thread: call it in a worker thread. If the block ends without a word, the end is unknown.
@@ -181,13 +153,17 @@ class LogonLedger:
             credential: Whose version is counted; its secret is opened only inside the block.
             place: A domain's controller (or its KDC), or a host.
             host: Its name, folded here.
+            cancelled: Ends the waiting when another thread sets it.
 
         Raises:
             LogonNotAllowedError: The code says why; nothing was sent.
+            UnreachableError: It was cancelled while it waited; nothing was sent.
             NotAuthorisedHereError: The host has refused this proven version before.
         """
         folded = host.casefold()
-        attempt = LogonAttempt(self, self._begin(credential, place, folded), credential, place, folded)
+        attempt = LogonAttempt(
+            self, self._begin(credential, place, folded, cancelled or threading.Event()), credential, place, folded
+        )
         try:
             yield attempt
         finally:
@@ -211,6 +187,13 @@ class LogonLedger:
             at=datetime.fromtimestamp(at, UTC),
         )
 
+    def is_paused(self, credential: Credential) -> bool:
+        """True while hosts wait for a proof of this version at a controller."""
+        with self._transaction() as connection:
+            self._bury_the_dead(connection, credential)
+            row = connection.execute("SELECT state FROM version WHERE key = ?", (credential.ledger_key,)).fetchone()
+        return row is not None and row[0] == "paused"
+
     def allow_one_more(self, credential: Credential) -> None:
         """A person wants exactly one more attempt with a typed credential."""
         self._forget(credential.ledger_key)
@@ -231,18 +214,18 @@ class LogonLedger:
 
     # How an attempt begins.
 
-    def _begin(self, credential: Credential, place: LogonPlace, host: str) -> int:
-        deadline = time.monotonic() + self._options.wait_s
+    def _begin(self, credential: Credential, place: LogonPlace, host: str, cancelled: threading.Event) -> int:
         if place == "controller":
-            # It goes around the queue: what the queue waits for may be this very proof.
-            return self._ask(credential, place, host, deadline)
-        with self._queue.turn(credential.ledger_key, deadline):
-            return self._ask(credential, place, host, deadline)
+            # It goes around the row: what those in the row wait for may be this very proof.
+            return self._ask(credential, place, host, cancelled)
+        with self._turns.turn(credential.ledger_key, cancelled):
+            return self._ask(credential, place, host, cancelled)
 
-    def _ask(self, credential: Credential, place: LogonPlace, host: str, deadline: float) -> int:
+    def _ask(self, credential: Credential, place: LogonPlace, host: str, cancelled: threading.Event) -> int:
+        deadline = time.monotonic() + self._options.wait_s
         while True:
             with self._transaction() as connection:
-                self._bury_the_dead(connection, credential.ledger_key)
+                self._bury_the_dead(connection, credential)
                 waits_for = self._check(connection, credential, place, host)
                 if waits_for is None:
                     cursor = connection.execute(
@@ -257,7 +240,8 @@ class LogonLedger:
                     code=waits_for,
                     retryable=True,
                 )
-            time.sleep(_POLL_S)
+            if cancelled.wait(_POLL_S):
+                raise cancelled_error()
 
     def _check(
         self, connection: sqlite3.Connection, credential: Credential, place: LogonPlace, host: str
@@ -289,12 +273,14 @@ class LogonLedger:
             raise _not_allowed(credential, host, "credential-unproven", retryable=True)
         return "logons-in-flight" if in_flight else None
 
-    def _bury_the_dead(self, connection: sqlite3.Connection, key: str) -> None:
+    def _bury_the_dead(self, connection: sqlite3.Connection, credential: Credential) -> None:
         """Attempts of processes that ended without a word: their ends are unknown."""
-        rows = connection.execute("SELECT id, host, place, process FROM attempt WHERE key = ?", (key,)).fetchall()
+        rows = connection.execute(
+            "SELECT id, host, place, process FROM attempt WHERE key = ?", (credential.ledger_key,)
+        ).fetchall()
         for row_id, host, place, process in rows:
             if process != self._process and _process_name(int(process.split(":")[0])) != process:
-                self._end_unknown(connection, row_id, key, host, place)
+                self._end_unknown(connection, row_id, credential, host, place)
 
     # How it ends.
 
@@ -314,7 +300,9 @@ class LogonLedger:
             if attempt.place == "controller":
                 # The password is right, so the hosts that refused it did so for themselves.
                 connection.execute(
-                    "UPDATE host SET state = 'not-authorised-here' WHERE key = ? AND state = 'suspect'", (key,)
+                    "UPDATE host SET state = CASE state WHEN 'suspect' THEN 'not-authorised-here' ELSE 'cleared' END"
+                    " WHERE key = ? AND state IN ('suspect', 'unknown')",
+                    (key,),
                 )
             else:
                 connection.execute("DELETE FROM host WHERE key = ? AND host = ?", (key, attempt.host))
@@ -365,20 +353,29 @@ class LogonLedger:
 
     def _record_unknown(self, attempt: LogonAttempt) -> None:
         with self._transaction() as connection:
-            self._end_unknown(connection, attempt.id, attempt.credential.ledger_key, attempt.host, attempt.place)
+            self._end_unknown(connection, attempt.id, attempt.credential, attempt.host, attempt.place)
 
-    def _end_unknown(self, connection: sqlite3.Connection, row_id: int, key: str, host: str, place: str) -> None:
+    def _end_unknown(
+        self, connection: sqlite3.Connection, row_id: int, credential: Credential, host: str, place: str
+    ) -> None:
+        key = credential.ledger_key
         connection.execute("DELETE FROM attempt WHERE id = ?", (row_id,))
         (state,) = connection.execute("SELECT state FROM version WHERE key = ?", (key,)).fetchone()
-        if state == "proven" and place == "host":
-            # A proven password: what is unknown concerns this host alone.
-            connection.execute(
-                "INSERT INTO host (key, host, state, unknown_ends) VALUES (?, ?, 'unknown', 1)"
-                " ON CONFLICT (key, host) DO UPDATE SET unknown_ends = unknown_ends + 1",
-                (key, host),
-            )
-        else:
+        if state != "proven" or place != "host":
             connection.execute("UPDATE version SET unknown_ends = unknown_ends + 1 WHERE key = ?", (key,))
+            return
+        # A proven password: what is unknown concerns this host first.
+        connection.execute(
+            "INSERT INTO host (key, host, state, unknown_ends) VALUES (?, ?, 'unknown', 1)"
+            " ON CONFLICT (key, host) DO UPDATE SET state = 'unknown', unknown_ends = unknown_ends + 1",
+            (key, host),
+        )
+        (unknown,) = connection.execute(
+            "SELECT count(*) FROM host WHERE key = ? AND state = 'unknown'", (key,)
+        ).fetchone()
+        if credential.is_domain and unknown > UNKNOWN_ENDS_ALLOWED:
+            # Several hosts that hang up at the logon may be a changed password: each of them may be a strike.
+            connection.execute("UPDATE version SET state = 'paused', at = ? WHERE key = ?", (self._clock(), key))
 
     # The file.
 

@@ -19,7 +19,7 @@ import resource
 import secrets
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -192,7 +192,7 @@ class Estate:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> RunningEstate:
         spec = self.spec
-        network = spec.network if spec.network is not None else _free_network()
+        network = spec.network if spec.network is not None else stack.enter_context(_own_network())
         plan = plan_computers(spec.computers, network=network, now=datetime.now(UTC))
         entries = {entry.name: _directory_entry(entry, spec.domain) for entry in plan}
         account = Account(
@@ -294,14 +294,22 @@ def _directory_entry(entry: PlannedComputer, domain: str) -> DirectoryEntry:
     )
 
 
-def _free_network() -> int:
-    """A second octet whose addresses nobody on this machine listens on; another demo may run beside us."""
+@contextlib.contextmanager
+def _own_network() -> Iterator[int]:
+    """A second octet that is ours as long as the estate stands; other estates may run beside it.
+
+    A bound socket is the claim: it goes with the process, however that ends.
+    """
     start = secrets.randbelow(_NETWORKS)
     for step in range(_NETWORKS):
         network = _LOWEST_NETWORK + (start + step) % _NETWORKS
-        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind((f"127.{network}.0.1", HTTP_PORT))
-            return network
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as claim:
+            try:
+                claim.bind((f"127.{network}.0.1", HTTP_PORT))
+            except OSError:
+                continue
+            yield network
+            return
     raise StateError("no part of the loopback network is free.", code="no-free-network")
 
 

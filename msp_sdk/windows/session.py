@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 from attrs import frozen
 
@@ -37,7 +37,6 @@ from msp_sdk.windows.identity import HostIdentity, check_identity
 from msp_sdk.windows.ntlm import Mechanism, NtlmLogon
 from msp_sdk.windows.scripts import Script, load
 from msp_sdk.windows.transport import Output, Wsman, WsmanFaultError
-from msp_sdk.windows.turns import Turns
 
 _CLEANUP_S = 2.0
 _RECONNECTS = 2
@@ -95,14 +94,12 @@ class HostSession:
         credential: Credential,
         ledger: LogonLedger,
         *,
-        turns: Turns,
         policy: HostPolicy,
         options: ShellOptions,
     ) -> None:
         self._target = target
         self._credential = credential
         self._ledger = ledger
-        self._turns = turns
         self._policy = policy
         self._options = options
         self._name = doors.name_of(target)
@@ -200,9 +197,9 @@ class HostSession:
             )
         try:
             wsman, scheme = self._prepare()
-            with ExitStack() as stack:
-                with self._turns.turn(self._credential.ledger_key, self.cancelled):
-                    attempt = stack.enter_context(self._ledger.attempt(self._credential, place="host", host=self._name))
+            with self._ledger.attempt(
+                self._credential, place="host", host=self._name, cancelled=self.cancelled
+            ) as attempt:
                 return self._attempt(wsman, scheme, attempt)
         except BaseException:
             if self._channel is not None:

@@ -32,7 +32,6 @@ from msp_sdk.windows.doors import HostPolicy
 from msp_sdk.windows.identity import HostIdentity
 from msp_sdk.windows.scripts import Script
 from msp_sdk.windows.session import HostSession, PausedLogonError, ShellOptions
-from msp_sdk.windows.turns import Turns
 
 T = TypeVar("T")
 Prove = Callable[[Credential], Awaitable[None]]
@@ -125,7 +124,6 @@ class WindowsShells:
         self._policy = policy
         self._prove = prove
         self._options = options or ShellOptions()
-        self._turns = Turns()
         self._pool = ThreadPool("windows", self._options.threads)
         # Hosts that wait for their turn fill the pool; what ends their waiting must not stand in line behind them.
         self._closers = ThreadPool("windows-close", _CLOSERS)
@@ -147,9 +145,10 @@ class WindowsShells:
             ScriptFailedError: PowerShell is restricted or too old there.
             ConfigError: A trusted CA is no certificate.
         """
-        session = HostSession(
-            target, credential, self._ledger, turns=self._turns, policy=self._policy(), options=self._options
-        )
+        if credential.is_domain and await self._closers.run(self._ledger.is_paused, credential):
+            # Left paused by hosts before, or by a process that was killed: nobody else would prove it.
+            await self._prove_again(credential, _still_paused(credential))
+        session = HostSession(target, credential, self._ledger, policy=self._policy(), options=self._options)
         shell = WindowsShell(self, session, credential)
         try:
             shell.identity = await self.call(session, credential, _OPEN_S, session.open)

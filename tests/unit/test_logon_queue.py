@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from msp_sdk.errors import LogonNotAllowedError
+from msp_sdk.errors import LogonNotAllowedError, UnreachableError
 from msp_sdk.models.credential import Credential
 from msp_sdk.network.logons import LedgerOptions, LogonLedger
 from msp_sdk.secret import Secret
@@ -108,3 +109,62 @@ def test_what_hosts_said_of_older_versions_is_forgotten_and_a_refused_version_is
     connection.close()
     with pytest.raises(LogonNotAllowedError), ledger.attempt(first, **DC):
         pass
+
+
+def end_unknown(ledger: LogonLedger, credential: Credential, host: str) -> None:
+    with ledger.attempt(credential, place="host", host=host):
+        pass
+
+
+def test_two_hosts_that_hang_up_at_the_logon_pause_the_version_until_a_controller_proves_it(ledger):
+    """Each may have been a strike: a changed password must not cost one at every host that hangs up."""
+    credential = domain_credential()
+    succeed(ledger, credential, **DC)
+    end_unknown(ledger, credential, "h1")
+    assert not ledger.is_paused(credential)
+    end_unknown(ledger, credential, "h2")
+    assert ledger.is_paused(credential)
+    with pytest.raises(LogonNotAllowedError) as caught, ledger.attempt(credential, place="host", host="h3"):
+        pass
+    assert (caught.value.code, caught.value.retryable) == ("credential-paused", True)
+    succeed(ledger, credential, **DC)
+    assert not ledger.is_paused(credential)
+    # The password is right, so what was unknown is no reason to pause again; each host may be tried once more.
+    succeed(ledger, credential, place="host", host="h1")
+    end_unknown(ledger, credential, "h2")
+    assert not ledger.is_paused(credential)
+    with pytest.raises(LogonNotAllowedError) as caught, ledger.attempt(credential, place="host", host="h2"):
+        pass
+    assert caught.value.code == "logon-outcome-unknown"
+
+
+def test_one_host_that_hangs_up_twice_is_that_hosts_affair(ledger):
+    credential = domain_credential()
+    succeed(ledger, credential, **DC)
+    end_unknown(ledger, credential, "h1")
+    end_unknown(ledger, credential, "h1")
+    assert not ledger.is_paused(credential)
+    succeed(ledger, credential, place="host", host="h2")
+
+
+def test_waiting_for_a_turn_ends_when_the_work_is_cancelled(path):
+    ledger = LogonLedger(path, options=LedgerOptions(in_flight=1, wait_s=30.0))
+    credential = domain_credential()
+    succeed(ledger, credential, **DC)
+    cancelled = threading.Event()
+
+    def ask(number: int) -> str:
+        try:
+            with ledger.attempt(credential, place="host", host=f"h{number}", cancelled=cancelled):
+                return "allowed"
+        except UnreachableError as error:
+            return error.code
+
+    with ThreadPoolExecutor(3) as pool, ledger.attempt(credential, **HOST) as attempt:
+        waiting = [pool.submit(ask, number) for number in range(3)]
+        time.sleep(0.1)
+        begun = time.monotonic()
+        cancelled.set()
+        assert {each.result() for each in waiting} == {"connection-lost"}
+        assert time.monotonic() - begun < 5
+        attempt.succeeded()

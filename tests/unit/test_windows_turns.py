@@ -12,10 +12,10 @@ import pytest
 from msp_sdk.errors import LogonNotAllowedError, MspError, NotAuthorisedHereError, UnreachableError
 from msp_sdk.models.credential import Credential
 from msp_sdk.network.logons import LedgerOptions, LogonLedger
+from msp_sdk.network.turns import Turns
 from msp_sdk.testing.host_lab import HostLab
 from msp_sdk.testing.wsman import HostsThread, WsmanHost
 from msp_sdk.windows.shell import HostPolicy, ShellOptions, WindowsShells
-from msp_sdk.windows.turns import Turns
 
 NEVER = threading.Event()
 
@@ -209,3 +209,22 @@ def test_cancelling_everything_leaves_no_thread_no_shell_and_no_logon_behind(lab
     while any(thread.name.startswith("msp-windows") for thread in threading.enumerate()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_version_that_a_killed_process_left_paused_is_proven_before_the_next_host_sees_it(lab: HostLab) -> None:
+    host = lab.host("PC1", https=False)
+    credential = lab.domain_credential()
+    lab.prove(credential)
+    with lab.ledger.attempt(credential, place="host", host="another") as attempt:
+        assert attempt.refused("wrong-password") == "paused"
+    proven: list[str] = []
+
+    async def prove(again: Credential) -> None:
+        proven.append(again.id)
+        await asyncio.to_thread(lab.prove, again)
+
+    shells = lab.shells(policy=HostPolicy(allow_ntlm=True), prove=prove)
+    begun = time.monotonic()
+    assert open_all(lab, shells, [host], credential) == [host.machine.name]
+    assert proven == ["c1"]
+    assert time.monotonic() - begun < 10

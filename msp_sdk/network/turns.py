@@ -21,6 +21,11 @@ from msp_sdk.errors import LogonNotAllowedError, UnreachableError
 _LOOK_S = 0.5
 
 
+def cancelled_error() -> UnreachableError:
+    """What whoever waits gets when the work was cancelled."""
+    return UnreachableError("the work was cancelled.", code="connection-lost")
+
+
 @mutable(eq=False)
 class _Row:
     waiting: deque[threading.Event] = field(factory=deque)
@@ -58,7 +63,7 @@ class Turns:
         try:
             while not mine.wait(_LOOK_S):
                 if cancelled.is_set():
-                    raise UnreachableError("the work was cancelled.", code="connection-lost")
+                    raise cancelled_error()
             failure = row.failure
             if failure is not None and row.failed_at >= came_at:
                 raise LogonNotAllowedError(failure.detail, code=failure.code, remedy=failure.remedy, retryable=True)
