@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from sanic import Blueprint, Request
 from sanic.response import HTTPResponse
 
 from central_app.auth import Caller, add_route
-from central_app.bodies import MOST_BYTES, check_plain, json_reply, list_reply, read_model
+from central_app.bodies import MOST_BYTES, check_plain, json_reply, list_reply
 from central_app.computers.service import list_computers, parse_report, take_enumeration, take_results
 from central_app.computers.targets import list_targets, take_targets
 from central_app.computers.upload import LONGEST_BYTES, inflate, limit, spool_report
@@ -20,11 +21,13 @@ from central_app.state import central_of
 from msp_sdk.models.checkin import ReportReply
 from msp_sdk.models.computer import EnumerationReport
 from msp_sdk.models.target import TargetsReport
-from msp_sdk.wire.converter import loads, unstructure
+from msp_sdk.wire.converter import loads, structure, unstructure
 from msp_sdk.wire.ndjson import MEDIA_TYPE
 from msp_sdk.wire.routes import REPORT_ENUMERATION, REPORT_TARGETS, SITE_COMPUTERS, SITE_TARGETS
 
 JSON_TYPE = "application/json"
+# A target takes some 600 bytes: this is a site of 50,000.
+LONGEST_TARGETS_BYTES = 32 * 1024 * 1024
 
 
 def _body(request: Request, longest_bytes: int) -> AsyncIterator[bytes]:
@@ -74,15 +77,29 @@ async def _take_document(request: Request, reporter: Reporter, body: bytes) -> R
 
 
 async def _targets(request: Request, caller: Caller) -> HTTPResponse:
+    async with answer_heard(request):
+        return json_reply(await _take_targets(request, reporter_of(request, caller, before_approval=True)))
+
+
+def _parse_targets(body: bytes) -> TargetsReport:
+    data = loads(body)
+    check_plain(data)
+    return structure(data, TargetsReport)
+
+
+async def _take_targets(request: Request, reporter: Reporter) -> ReportReply:
     central = central_of(request)
-    reporter = reporter_of(request, caller, before_approval=True)
-    report = read_model(request, TargetsReport)
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in (JSON_TYPE, ""):
+        raise ProblemError("unsupported-media-type")
+    body = await _whole(_body(request, LONGEST_TARGETS_BYTES))
+    # Some seconds' work for a big site: not on the loop, where heartbeats are answered.
+    report = await asyncio.to_thread(_parse_targets, body)
     now = central.now()
 
     async def then(tx: Transaction) -> None:
         await ensure_auto_rollout(tx, reporter.site_id, now)
 
-    return json_reply(await take_targets(central.db, reporter, report, now, then))
+    return await take_targets(central.db, reporter, report, now, then)
 
 
 async def _list_computers(request: Request, caller: Caller, site_id: str) -> HTTPResponse:
@@ -106,7 +123,7 @@ def blueprint() -> Blueprint:
     """The routes."""
     made = Blueprint("computers")
     add_route(made, REPORT_ENUMERATION, _enumeration, stream=True)
-    add_route(made, REPORT_TARGETS, _targets)
+    add_route(made, REPORT_TARGETS, _targets, stream=True)
     add_route(made, SITE_COMPUTERS, _list_computers)
     add_route(made, SITE_TARGETS, _list_targets)
     return made

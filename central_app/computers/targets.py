@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
@@ -34,6 +35,13 @@ def _row(reporter: Reporter, entry: Target | SkippedTarget, path: str) -> dict[s
     }
 
 
+def _rows(reporter: Reporter, report: TargetsReport) -> list[dict[str, Any]]:
+    listed = [_row(reporter, target, f"targets[{number}]") for number, target in enumerate(report.targets)]
+    left_out = [_row(reporter, target, f"skipped[{number}]") for number, target in enumerate(report.skipped)]
+    # One row a host: of two entries for one, the later stands.
+    return list({row["host_key"]: row for row in (*listed, *left_out)}.values())
+
+
 async def take_targets(
     db: Database,
     reporter: Reporter,
@@ -53,10 +61,7 @@ async def take_targets(
     Raises:
         WireError: A name in it cannot be one; the old list stays. Not retryable.
     """
-    listed = [_row(reporter, target, f"targets[{number}]") for number, target in enumerate(report.targets)]
-    left_out = [_row(reporter, target, f"skipped[{number}]") for number, target in enumerate(report.skipped)]
-    # One row a host: of two entries for one, the later stands.
-    rows = list({row["host_key"]: row for row in (*listed, *left_out)}.values())
+    rows = await asyncio.to_thread(_rows, reporter, report)
 
     async def apply(tx: Transaction) -> None:
         mine = (targets.c.site_id == reporter.site_id) & (targets.c.appliance_id == reporter.appliance_id)

@@ -19,7 +19,13 @@ from central_app.problems import invalid, not_found
 from central_app.state import Central
 from central_app.vault import Envelope
 from central_app.wishes import raise_credentials_version, wish
-from msp_sdk.models.credential import DOMAIN_TYPES, NewCredential, StoredCredential, TrustedCertificate
+from msp_sdk.models.credential import (
+    DOMAIN_TYPES,
+    NewCredential,
+    StoredCredential,
+    TrustedCertificate,
+    is_local_name,
+)
 from msp_sdk.models.generation import WORK
 from msp_sdk.secret import Secret
 from msp_sdk.wire.converter import structure, unstructure
@@ -49,6 +55,16 @@ def check_credential(new: NewCredential) -> None:
     check_text("host", new.host, LONGEST_NAME)
     check_text("domain_name", new.domain_name, LONGEST_NAME)
     check_text("netbios_name", new.netbios_name, 40)
+    _check_place(new)
+    if new.port is not None and not 1 <= new.port <= HIGHEST_PORT:
+        raise invalid("port", f"is 1 to {HIGHEST_PORT}")
+    if len(new.trusted_certificates) > MOST_CERTIFICATES:
+        raise invalid("trusted_certificates", f"holds at most {MOST_CERTIFICATES}")
+    for number, certificate in enumerate(new.trusted_certificates):
+        _check_certificate(f"trusted_certificates[{number}]", certificate)
+
+
+def _check_place(new: NewCredential) -> None:
     if new.type in DOMAIN_TYPES:
         if new.domain_name is None:
             raise invalid("domain_name", "is needed for this type")
@@ -56,14 +72,10 @@ def check_credential(new: NewCredential) -> None:
             raise invalid("host", "does not go with this type")
     elif new.domain_name is not None:
         raise invalid("domain_name", "does not go with this type")
+    if new.type == "local_admin" and new.host is None and not is_local_name(new.username):
+        raise invalid("username", r"is of a domain; an administrator of every host is a local account, such as .\name")
     if new.type == "winrm" and new.host is None:
         raise invalid("host", "is needed for this type")
-    if new.port is not None and not 1 <= new.port <= HIGHEST_PORT:
-        raise invalid("port", f"is 1 to {HIGHEST_PORT}")
-    if len(new.trusted_certificates) > MOST_CERTIFICATES:
-        raise invalid("trusted_certificates", f"holds at most {MOST_CERTIFICATES}")
-    for number, certificate in enumerate(new.trusted_certificates):
-        _check_certificate(f"trusted_certificates[{number}]", certificate)
 
 
 def _check_certificate(path: str, certificate: TrustedCertificate) -> None:

@@ -151,7 +151,8 @@ class _Connection:
         try:
             await self._connection.acquire()
             await self._use_wal()
-            await self.command("PRAGMA synchronous=NORMAL")
+            # What was answered must outlive a power cut.
+            await self.command("PRAGMA synchronous=FULL")
             await self.command(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
             await self.command("PRAGMA foreign_keys=ON")
             if self._read_only:

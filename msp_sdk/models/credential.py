@@ -19,6 +19,12 @@ CredentialStateName = Literal["unproven", "proven", "refused"]
 DOMAIN_TYPES: frozenset[str] = frozenset({"service_account", "domain_admin"})
 
 
+def is_local_name(username: str) -> bool:
+    r"""True for ``name`` and ``.\name``, which no domain knows; false for ``DOMAIN\name`` and a UPN."""
+    domain, separator, _ = username.partition("\\")
+    return domain in ("", ".") if separator else "@" not in username
+
+
 @frozen
 class SealedSecret:
     """An envelope that only the device with the key ``key_id`` opens. ``blob`` is the HPKE output."""

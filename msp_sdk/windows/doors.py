@@ -7,7 +7,7 @@ import ipaddress
 from attrs import frozen
 
 from msp_sdk.errors import LogonNotAllowedError, UnreachableError
-from msp_sdk.models.credential import Credential
+from msp_sdk.models.credential import Credential, is_local_name
 from msp_sdk.models.reason import reason
 from msp_sdk.models.target import Target
 from msp_sdk.windows.identity import is_address
@@ -129,7 +129,7 @@ def check_logon_place(target: Target, credential: Credential, policy: HostPolicy
     if (
         credential.type == "local_admin"
         and credential.host is None
-        and (target.role == "domain_controller" or not _is_local_name(credential.username))
+        and (target.role == "domain_controller" or not is_local_name(credential.username))
     ):
         # A refusal by one host says nothing of the next one's local account. Of a domain's account it would: its
         # strikes add up over all hosts, and a controller's "local" accounts are the domain's.
@@ -140,11 +140,6 @@ def check_logon_place(target: Target, credential: Credential, policy: HostPolicy
         and not policy.allow_domain_admin_on_hosts
     ):
         raise _not_allowed("domain-admin-not-allowed", target, credential)
-
-
-def _is_local_name(username: str) -> bool:
-    domain, separator, _ = username.partition("\\")
-    return domain in ("", ".") if separator else "@" not in username
 
 
 def logon_name(credential: Credential) -> str:

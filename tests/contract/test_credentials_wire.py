@@ -284,6 +284,9 @@ def test_bad_credentials_are_refused_and_their_password_is_never_repeated(centra
         ({"type": "winrm", "username": "a"}, "host"),
         ({"type": "domain_admin", "username": "a"}, "domain_name"),
         ({"type": "local_admin", "username": "a", "domain_name": "d"}, "domain_name"),
+        # Shown to every host, a domain's account would collect a strike at each.
+        ({"type": "local_admin", "username": "CORP\\a"}, "username"),
+        ({"type": "local_admin", "username": "a@corp.example"}, "username"),
         ({"type": "sudo", "username": "a"}, "type"),
         ({"type": "winrm", "username": "", "host": "h"}, "username"),
         ({"type": "winrm", "username": "a", "host": "h", "port": 99999}, "port"),

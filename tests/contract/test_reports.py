@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import json
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -210,6 +212,36 @@ def test_a_list_of_targets_replaces_the_last_one_of_its_appliance(site: Any) -> 
     assert (found["enumeration_generation"], found["report_id"]) == (2, "t2")
     assert [entry["hostname"] for entry in found["targets"]] == ["SRV1"]
     assert found["skipped"][0]["reason"] == "stale"
+
+
+def test_a_list_of_5000_targets_is_taken_and_read_again_and_one_beyond_reason_is_too_large(site: Any) -> None:
+    """A bigger site must not lose its list: nothing would be waited for, and hosts would be passed over in silence."""
+    provenance = dict.fromkeys(("hostname", "role", "fqdn", "sid", "object_guid", "ip_addresses"), "directory")
+    targets = [
+        {
+            "hostname": f"PC{number:05d}",
+            "fqdn": f"pc{number:05d}.corp.example",
+            "object_guid": f"{number:08d}-0000-4000-8000-000000000000",
+            "sid": f"S-1-5-21-1111111111-2222222222-3333333333-{number}",
+            "role": "workstation",
+            "ip_addresses": ["10.0.0.1"],
+            "provenance": provenance,
+        }
+        for number in range(5000)
+    ]
+    body = {"report_id": "t1", "enumeration_generation": 1, "targets": targets}
+    assert len(json.dumps(body)) > 1024 * 1024
+    taken(site, "targets", body)
+    (found,) = listed(site, "targets")
+    assert len(found["targets"]) == 5000
+    zipped = gzip.compress(json.dumps({**body, "report_id": "t2", "targets": targets[:10]}).encode())
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    assert site.appliance.post("/api/appliances/targets", content=zipped, headers=headers).status_code == 200
+    assert len(listed(site, "targets")[0]["targets"]) == 10
+    huge = {**body, "report_id": "t3", "skipped": [{"hostname": "x", "reason": "stale", "detail": "y" * 2**20}] * 33}
+    answer = report(site, "targets", huge)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too-large")
+    assert len(listed(site, "targets")[0]["targets"]) == 10
 
 
 def test_outcomes_are_kept_one_a_host_and_the_last_one_counts(site: Any) -> None:
