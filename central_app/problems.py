@@ -10,7 +10,7 @@ import json
 import logging
 
 from sanic import Request
-from sanic.exceptions import SanicException
+from sanic.exceptions import RequestCancelled, SanicException
 from sanic.handlers import ErrorHandler
 from sanic.response import HTTPResponse
 
@@ -88,8 +88,11 @@ def problem_response(
     )
 
 
-def respond_to(error: Exception, request_id: str | None) -> HTTPResponse:
+def respond_to(error: BaseException, request_id: str | None) -> HTTPResponse:
     """The response for any exception."""
+    if isinstance(error, RequestCancelled):
+        # Whoever asked has gone; nobody hears the answer, and nothing of ours failed.
+        return problem_response("unavailable", "The request was given up.", request_id=request_id)
     known = _respond_to_ours(error) if isinstance(error, MspError) else _respond_to_sanic(error)
     if known is not None:
         return known
@@ -111,7 +114,7 @@ def _respond_to_ours(error: MspError) -> HTTPResponse | None:
     return None
 
 
-def _respond_to_sanic(error: Exception) -> HTTPResponse | None:
+def _respond_to_sanic(error: BaseException) -> HTTPResponse | None:
     if not isinstance(error, SanicException):
         return None
     code = _BY_STATUS.get(error.status_code)

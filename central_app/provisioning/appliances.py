@@ -43,6 +43,7 @@ def appliance_of(row: Row) -> Appliance:
         ip_addresses=tuple(row["ip_addresses"]),
         sealing_key_id=key_id(row["sealing_key"]) if row["sealing_key"] is not None else None,
         clock_skew_s=row["clock_skew_s"],
+        health=row["health"] or {},
     )
 
 

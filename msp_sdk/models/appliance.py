@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
 from msp_sdk.errors import WireError
 
@@ -73,7 +73,7 @@ class DeviceIdentity:
 
 @frozen
 class Appliance:
-    """An appliance as the partner sees it."""
+    """An appliance as the partner sees it. ``health`` is what it last said of itself; empty when all is well."""
 
     id: str
     site_id: str
@@ -87,3 +87,4 @@ class Appliance:
     ip_addresses: tuple[str, ...] = ()
     sealing_key_id: str | None = None
     clock_skew_s: float | None = None
+    health: Mapping[str, object] = field(factory=dict)

@@ -63,8 +63,11 @@ def test_the_search_finds_a_planted_password(tmp_path: Path) -> None:
         path.write_bytes(content)
         assert find(secret, [tmp_path]) == [str(path)]
         path.unlink()
-    with subprocess.Popen([sys.executable, "-c", "input()", secret], stdin=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", "print('here', flush=True); input()", secret]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
+            assert process.stdout is not None
+            process.stdout.readline()
             assert find(secret, [tmp_path]) == [f"/proc/{process.pid}/cmdline"]
         finally:
             process.kill()

@@ -366,3 +366,13 @@ def test_the_site_sets_the_interval(central):
     joined = central.join()
     central.http.patch(f"/api/sites/{joined.site_id}", json={"checkin_interval_seconds": 1}).raise_for_status()
     assert joined.check_in()["next_checkin_seconds"] == 1
+
+
+def test_what_an_appliance_says_of_its_health_is_seen_by_the_partner(central):
+    joined = central.join()
+    joined.check_in(health={"problems": {"enumeration": "unreachable-controller"}})
+    url = f"/api/sites/{joined.site_id}/appliances"
+    (seen,) = central.http.get(url).json()["items"]
+    assert seen["health"] == {"problems": {"enumeration": "unreachable-controller"}}
+    joined.check_in(health={})
+    assert central.http.get(url).json()["items"][0]["health"] == {}

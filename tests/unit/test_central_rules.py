@@ -6,13 +6,14 @@ import ipaddress
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sanic.exceptions import RequestCancelled
 
 from central_app.app import client_address
 from central_app.bodies import check_plain
 from central_app.checkin.store import Work, settle
 from central_app.credentials.delivery import lease_is_free, next_state
 from central_app.dashboard.view import make_figures
-from central_app.problems import ProblemError
+from central_app.problems import ProblemError, respond_to
 from central_app.settings import check_bind, cookie_is_secure, make_settings
 from central_app.state import RateLimiter, budget_name
 from central_app.vault import Vault, load_key, make_key
@@ -199,3 +200,9 @@ def test_the_page_shows_no_zero_where_nobody_has_counted(phase, count, shown):
     status = DeploymentStatus(phase, PROGRESS[phase], StatusDetails(servers_found=count, workstations_found=count))
     figures = {figure.title: figure.value for figure in make_figures(status)}
     assert (figures["Servers"], figures["Workstations"]) == (shown, shown)
+
+
+def test_a_request_that_its_sender_gave_up_is_no_failure_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    answer = respond_to(RequestCancelled(), "r1")
+    assert answer.status == 503
+    assert caplog.records == []
