@@ -35,6 +35,8 @@ TEST_TOOLS = (
 )
 LINT_TOOLS = ("ruff>=0.8", "import-linter>=2.1", "towncrier>=24.8")
 TYPE_TOOLS = ("mypy>=1.13", "types-PyYAML", "types-psutil", "types-requests", *TEST_TOOLS)
+# What we are measured against; no test needs them.
+BENCH_PEERS = ("python-ldap>=3.4", "bonsai>=1.5")
 DOC_TOOLS = ("zensical", "mkdocstrings-python>=1.12")
 
 
@@ -42,10 +44,18 @@ def install_package(session: nox.Session, *tools: str) -> None:
     session.install("-e", f".[{USED_EXTRAS}]", *tools)
 
 
+def kerberos_extra(session: nox.Session) -> tuple[str, ...]:
+    """The extra for Kerberos, where it can be built; with ``MSP_REQUIRE_REAL=1`` it must be."""
+    if shutil.which("krb5-config") or os.environ.get("MSP_REQUIRE_REAL") == "1":
+        return ("-e", ".[kerberos]")
+    session.log("krb5-config is not installed (libkrb5-dev): the tests of Kerberos are skipped")
+    return ()
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests; arguments after ``--`` go to pytest."""
-    install_package(session, *TEST_TOOLS)
+    install_package(session, *TEST_TOOLS, *kerberos_extra(session))
     session.run("pytest", *session.posargs)
 
 
@@ -89,9 +99,18 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Ratios within one run; nothing is asserted. Arguments after ``--`` go to pytest."""
+    """Ratios within one run; nothing is asserted. ``nox -s bench -- directory`` runs that one alone."""
+    chosen, options = (session.posargs[0], session.posargs[1:]) if session.posargs else ("", ())
+    if chosen not in ("", "ratios", "directory"):
+        session.error("there are two: `nox -s bench -- ratios` and `nox -s bench -- directory`; --help tells more")
     install_package(session, *TEST_TOOLS)
-    session.run("pytest", "tests/bench", "--benchmark-only", "--benchmark-group-by=group", *session.posargs)
+    if chosen in ("", "ratios"):
+        session.run("pytest", "tests/bench", "--benchmark-only", "--benchmark-group-by=group", *options)
+    if chosen in ("", "directory"):
+        for peer in BENCH_PEERS:
+            # They are built here, from C, where that is possible; the bench says what it did without.
+            session.run("python", "-m", "pip", "install", "-q", peer, success_codes=[0, 1], silent=True)
+        session.run("python", "-m", "tests.bench.directory", *options)
 
 
 @nox.session(reuse_venv=False)

@@ -25,6 +25,16 @@ async def wish(tx: Transaction, site_id: str, work: Iterable[str], appliance_id:
     return await tx.execute(statement.values(raised))
 
 
+async def wish_again(tx: Transaction, site_id: str, appliance_id: str, work: str) -> None:
+    """Wish work of one appliance, unless it owes that anyway."""
+    done, wished = appliances.c[f"{work}_done"], appliances.c[f"{work}_wished"]
+    await tx.execute(
+        update(appliances)
+        .where(appliances.c.site_id == site_id, appliances.c.id == appliance_id, done >= wished)
+        .values({f"{work}_wished": wished + 1})
+    )
+
+
 async def wish_where_owed(tx: Transaction, site_id: str, appliance_id: str) -> None:
     """A new appliance enumerates and scans at once where the site holds a credential for a domain."""
     held = await tx.fetch_one(

@@ -10,7 +10,7 @@ from sanic.response import HTTPResponse
 
 from central_app.auth import Caller, add_route
 from central_app.bodies import MOST_BYTES, check_plain, json_reply, list_reply
-from central_app.computers.service import list_computers, parse_report, take_enumeration, take_results
+from central_app.computers.service import Report, list_computers, parse_report, take_enumeration, take_results
 from central_app.computers.targets import list_targets, take_targets
 from central_app.computers.upload import LONGEST_BYTES, inflate, limit, spool_report
 from central_app.database.connection import Transaction
@@ -19,7 +19,6 @@ from central_app.reports import Reporter, answer_heard, body_chunks, reporter_of
 from central_app.rollouts.service import ensure_auto_rollout
 from central_app.state import central_of
 from msp_sdk.models.checkin import ReportReply
-from msp_sdk.models.computer import EnumerationReport
 from msp_sdk.models.target import TargetsReport
 from msp_sdk.wire.converter import loads, structure, unstructure
 from msp_sdk.wire.ndjson import MEDIA_TYPE
@@ -60,7 +59,8 @@ async def _take(request: Request, reporter: Reporter) -> ReportReply:
         try:
             header = spooled.header
             check_plain(unstructure(header))
-            return await take_results(central.db, reporter, header.report_id, header.results, spooled.batches(), now)
+            report = Report(header.report_id, header.results, spooled.scope)
+            return await take_results(central.db, reporter, report, spooled.batches(), now)
         finally:
             spooled.close()
     if media_type in (JSON_TYPE, ""):
@@ -72,8 +72,8 @@ async def _take_document(request: Request, reporter: Reporter, body: bytes) -> R
     central = central_of(request)
     data = loads(body)
     check_plain(data)
-    report: EnumerationReport = parse_report(data)
-    return await take_enumeration(central.db, reporter, report, central.now())
+    report, scope = parse_report(data)
+    return await take_enumeration(central.db, reporter, report, scope, central.now())
 
 
 async def _targets(request: Request, caller: Caller) -> HTTPResponse:

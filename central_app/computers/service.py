@@ -1,22 +1,27 @@
 """Enumeration reports: the last good result stays, whatever fails after it (lesson 24).
 
-Only a complete ``full`` marks what is missing as vanished, and only in its domain and scope.
+Only a complete ``full`` marks what is missing as vanished, and only in its domain and scope. A ``changes`` report
+holds whole computers, so it is always taken; where it does not go on from what came before it, something is missing
+in between, and a full enumeration is wished by itself.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any, get_args
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from central_app.computers import store
+from central_app.computers.scope import ReportScope, scope_of_report
 from central_app.database.connection import Database, Reader, Transaction
 from central_app.events import emit
-from central_app.reports import Reporter, acknowledge_work, check_text, take_report
+from central_app.reports import Reporter, acknowledge_work, check_guid, check_text, take_report
+from central_app.wishes import wish_again
 from msp_sdk.errors import WireError
 from msp_sdk.models.checkin import ReportReply
 from msp_sdk.models.computer import (
@@ -35,8 +40,32 @@ ROLES: tuple[str, ...] = get_args(ComputerRole)
 Batches = AsyncIterator[list[dict[str, Any]]]
 
 
-async def take_enumeration(db: Database, reporter: Reporter, report: EnumerationReport, now: datetime) -> ReportReply:
+@frozen
+class Report:
+    """The head of a report.
+
+    Attributes:
+        report_id: Unique for its appliance.
+        results: Without computers, where they come apart.
+        scope: Of the domain, as the report itself said it.
+    """
+
+    report_id: str
+    results: EnumerationResults
+    scope: ReportScope
+
+
+async def take_enumeration(
+    db: Database, reporter: Reporter, report: EnumerationReport, scope: ReportScope, now: datetime
+) -> ReportReply:
     """Take a report that came as one JSON document.
+
+    Args:
+        db: Where.
+        reporter: The appliance.
+        report: Results, or why there are none.
+        scope: What the results speak for.
+        now: The instant of arrival.
 
     Raises:
         WireError: It holds both results and a failure, or neither; or a name in it cannot be one. Not retryable.
@@ -50,27 +79,28 @@ async def take_enumeration(db: Database, reporter: Reporter, report: Enumeration
     async def batches() -> Batches:
         yield [unstructure(computer) for computer in results.computers]
 
-    return await take_results(db, reporter, report.report_id, results, batches(), now)
+    return await take_results(db, reporter, Report(report.report_id, results, scope), batches(), now)
 
 
 async def take_results(
-    db: Database, reporter: Reporter, report_id: str, results: EnumerationResults, batches: Batches, now: datetime
+    db: Database, reporter: Reporter, report: Report, batches: Batches, now: datetime
 ) -> ReportReply:
     """Take the results of an enumeration, whose computers come in batches.
 
     Args:
         db: Where.
         reporter: The appliance.
-        report_id: Of the report.
-        results: All of the results; its own lists of computers are not looked at.
+        report: Its head; its own lists of computers are not looked at.
         batches: The computers, as JSON says them, checked against the model.
         now: The instant of arrival.
 
     Raises:
         WireError: A name in it cannot be one; nothing was changed. Not retryable.
     """
+    report_id, results = report.report_id, report.results
     domain_name = check_text(results.domain_name, "results.domain_name").casefold()
-    head = unstructure(evolve(results, servers=(), workstations=(), others=(), removed=()))
+    for number, gone in enumerate(results.removed):
+        check_guid(gone.object_guid, f"results.removed[{number}].object_guid")
 
     async def apply(tx: Transaction) -> None:
         count = 0
@@ -81,14 +111,19 @@ async def take_results(
             ]
             count += len(rows)
             await store.put_computers(tx, rows)
-        await store.mark_removed(tx, reporter.site_id, (gone.object_guid for gone in results.removed), now)
-        values: dict[str, Any] = {"result": head, "result_at": now, "result_generation": results.generation}
-        vanished = 0
+        removed = (gone.object_guid for gone in results.removed)
+        vanished = await store.mark_removed(tx, reporter.site_id, domain_name, removed, now)
+        values: dict[str, Any] = {"cursor_sha256": _digest(results.cursor)}
         if results.kind == "full":
-            vanished = await store.mark_vanished(tx, reporter.site_id, domain_name, report_id, results.scope.ous, now)
-            values |= {"full_at": now, "full_generation": results.generation}
+            vanished += await store.mark_vanished(tx, reporter.site_id, domain_name, report_id, report.scope, now)
+            head = unstructure(evolve(results, servers=(), workstations=(), others=(), removed=()))
+            values |= {"full": head, "full_at": now, "full_generation": results.generation}
+            await acknowledge_work(tx, reporter, ENUMERATION, results.generation)
+        else:
+            if await _has_gap(tx, reporter, domain_name, results.base_cursor):
+                await wish_again(tx, reporter.site_id, reporter.appliance_id, ENUMERATION)
+            values["changes_at"] = now
         await store.put_enumeration(tx, reporter, domain_name, values)
-        await acknowledge_work(tx, reporter, ENUMERATION, results.generation)
         await emit(
             tx,
             reporter.site_id,
@@ -97,6 +132,18 @@ async def take_results(
         )
 
     return await take_report(db, reporter, report_id, "enumeration-results", now, apply)
+
+
+def _digest(cursor: str | None) -> str | None:
+    return None if cursor is None else hashlib.sha256(cursor.encode()).hexdigest()
+
+
+async def _has_gap(tx: Transaction, reporter: Reporter, domain_name: str, base_cursor: str | None) -> bool:
+    """Whether these changes go on from somewhere else than where the last report of this appliance had come to.
+
+    A report was lost, or our tables are older than the appliance's. One that does not say is not judged.
+    """
+    return base_cursor is not None and _digest(base_cursor) != await store.last_cursor(tx, reporter, domain_name)
 
 
 async def _take_failure(
@@ -152,10 +199,10 @@ async def list_computers(
     return [structure(row["data"], Computer) for row in page], following
 
 
-def parse_report(data: object) -> EnumerationReport:
-    """A report that came as one JSON document.
+def parse_report(data: object) -> tuple[EnumerationReport, ReportScope]:
+    """A report that came as one JSON document, and what it speaks for.
 
     Raises:
         WireError: It does not fit. Not retryable.
     """
-    return structure(data, EnumerationReport)
+    return structure(data, EnumerationReport), scope_of_report(data)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select, update
 
+from central_app.computers.scope import ReportScope
 from central_app.database.connection import Reader, Row, Transaction
 from central_app.database.tables import computers, enumerations
 from central_app.reports import LONGEST_GUID, Reporter, check_text, upsert
@@ -57,42 +58,66 @@ async def put_computers(tx: Transaction, rows: list[dict[str, Any]]) -> None:
         await tx.execute_many(statement, rows[start : start + BATCH_COUNT])
 
 
-def _in_ou(ou_path: str, ous: Iterable[str]) -> bool:
-    folded = ou_path.casefold()
-    return any(folded == ou.casefold() or folded.endswith("," + ou.casefold()) for ou in ous)
-
-
 async def mark_vanished(
-    tx: Transaction, site_id: str, domain_name: str, report_id: str, ous: tuple[str, ...], now: datetime
+    tx: Transaction, site_id: str, domain_name: str, report_id: str, scope: ReportScope, now: datetime
 ) -> int:
-    """Mark what a complete full report did not hold, in its domain and its organisational units alone.
+    """Mark what a complete full report did not hold, in its domain and its scope alone.
 
     Returns:
         How many are newly marked.
     """
+    if not scope.is_clear:
+        return 0
     missing = (
         (computers.c.site_id == site_id)
         & (computers.c.domain_name == domain_name)
         & (computers.c.report_id != report_id)
         & computers.c.vanished_at.is_(None)
     )
-    if not ous:
+    if scope.is_everything:
         return await tx.execute(update(computers).where(missing).values(vanished_at=now))
-    rows = await tx.fetch_all(select(computers.c.object_guid, computers.c.data).where(missing))
-    gone = [row["object_guid"] for row in rows if _in_ou(str(row["data"].get("ou_path", "")), ous)]
-    await mark_removed(tx, site_id, gone, now)
-    return len(gone)
+    rows = await tx.fetch_all(
+        select(computers.c.object_guid, computers.c.hostname, computers.c.role, computers.c.data).where(missing)
+    )
+    gone = [
+        row["object_guid"]
+        for row in rows
+        if scope.covers(hostname=row["hostname"], ou_path=str(row["data"].get("ou_path", "")), role=row["role"])
+    ]
+    return await mark_removed(tx, site_id, domain_name, gone, now)
 
 
-async def mark_removed(tx: Transaction, site_id: str, object_guids: Iterable[str], now: datetime) -> None:
-    """Mark computers that the directory says are gone."""
-    for object_guid in object_guids:
-        await tx.execute(
+async def mark_removed(
+    tx: Transaction, site_id: str, domain_name: str, object_guids: Iterable[str], now: datetime
+) -> int:
+    """Mark computers that their own directory says are gone.
+
+    Returns:
+        How many are newly marked.
+    """
+    wanted = [object_guid.casefold() for object_guid in object_guids]
+    count = 0
+    for start in range(0, len(wanted), BATCH_COUNT):
+        count += await tx.execute(
             update(computers)
-            .where(computers.c.site_id == site_id, computers.c.object_guid == object_guid.casefold())
+            .where(computers.c.site_id == site_id, computers.c.domain_name == domain_name)
+            .where(computers.c.object_guid.in_(wanted[start : start + BATCH_COUNT]))
             .where(computers.c.vanished_at.is_(None))
             .values(vanished_at=now)
         )
+    return count
+
+
+async def last_cursor(tx: Transaction, reporter: Reporter, domain_name: str) -> str | None:
+    """The digest of where this appliance had read to in a domain; None when it never said."""
+    row = await tx.fetch_one(
+        select(enumerations.c.cursor_sha256).where(
+            enumerations.c.site_id == reporter.site_id,
+            enumerations.c.appliance_id == reporter.appliance_id,
+            enumerations.c.domain_name == domain_name,
+        )
+    )
+    return row["cursor_sha256"] if row else None
 
 
 async def put_enumeration(tx: Transaction, reporter: Reporter, domain_name: str, values: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from typing import IO, Any
 
 from central_app.bodies import check_plain
+from central_app.computers.scope import ReportScope, scope_of_report
 from msp_sdk.errors import WireError
 from msp_sdk.models.computer import Computer
 from msp_sdk.wire.converter import loads, structure, unstructure
@@ -79,10 +80,11 @@ async def limit(chunks: AsyncIterator[bytes], longest_bytes: int) -> AsyncIterat
 
 
 class SpooledReport:
-    """A report that came whole: its header, and its computers to be read once more."""
+    """A report that came whole: its header, what it speaks for, and its computers to be read once more."""
 
-    def __init__(self, header: NdjsonHeader, spool: IO[bytes]) -> None:
+    def __init__(self, header: NdjsonHeader, scope: ReportScope, spool: IO[bytes]) -> None:
         self.header = header
+        self.scope = scope
         self._spool = spool
 
     async def batches(self) -> AsyncIterator[list[dict[str, Any]]]:
@@ -119,14 +121,15 @@ async def spool_report(chunks: AsyncIterator[bytes]) -> SpooledReport:
     # Unnamed and for us alone: it is gone when it is closed, or when we are.
     spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 (it outlives this function)
     try:
-        return SpooledReport(await _check_into(spool, chunks), spool)
+        return SpooledReport(*await _check_into(spool, chunks), spool)
     except BaseException:
         spool.close()
         raise
 
 
-async def _check_into(spool: IO[bytes], chunks: AsyncIterator[bytes]) -> NdjsonHeader:
+async def _check_into(spool: IO[bytes], chunks: AsyncIterator[bytes]) -> tuple[NdjsonHeader, ReportScope]:
     reader = NdjsonReader()
+    scope = ReportScope()
     pending = b""
     async for chunk in chunks:
         lines = (pending + chunk).split(b"\n")
@@ -134,6 +137,8 @@ async def _check_into(spool: IO[bytes], chunks: AsyncIterator[bytes]) -> NdjsonH
         if len(pending) > LONGEST_LINE_BYTES:
             raise WireError("a line is too long.", code="too-large")
         for line in lines:
+            if reader.header is None:
+                scope = scope_of_report(loads(line))
             if reader.read(line) is not None:
                 spool.write(line + b"\n")
         await asyncio.sleep(0)
@@ -142,4 +147,4 @@ async def _check_into(spool: IO[bytes], chunks: AsyncIterator[bytes]) -> NdjsonH
             reader.read(pending)
         except WireError as error:
             raise WireError("the report stopped within a line.", code="report-incomplete") from error
-    return reader.finish()
+    return reader.finish(), scope

@@ -20,8 +20,10 @@ from central_app.compliance.service import list_results
 from central_app.computers.store import all_computers
 from central_app.computers.targets import list_targets
 from central_app.dashboard import view
+from central_app.dashboard.directory_view import make_domains, make_swept, make_tried
 from central_app.database.connection import Reader, Row
 from central_app.database.tables import appliances, credentials, partners, sites
+from central_app.domains.service import list_discoveries
 from central_app.events import newest_sequence, stream_events
 from central_app.rollouts.facts import site_status
 from central_app.rollouts.service import list_outcomes
@@ -162,6 +164,7 @@ async def _fragment_values(request: Request, site: Row) -> dict[str, Any]:
     db, site_id = central.db, site["site_id"]
     status = await site_status(db, site_id)
     reports = await list_targets(db, site_id)
+    discoveries = await list_discoveries(db, site_id)
     known = view.SiteHosts(
         computers=await all_computers(db, site_id),
         targets=[target for report in reports for target in report.targets],
@@ -186,6 +189,10 @@ async def _fragment_values(request: Request, site: Row) -> dict[str, Any]:
         "ladder": view.make_ladder(status.phase),
         "awaiting": [view.make_notice(slug, names) for slug in status.details.awaiting],
         "figures": view.make_figures(status),
+        "domains": make_domains(discoveries),
+        "tried": make_tried(discoveries),
+        "swept": make_swept(discoveries),
+        "left_out": view.make_reasons(status.details.skipped),
         "filters": view.make_filters(lines, state),
         "hosts": page,
         "more": more,

@@ -236,6 +236,12 @@ def make_figures(status: DeploymentStatus) -> tuple[Figure, ...]:
     )
 
 
+def make_reasons(skipped: Mapping[str, int]) -> tuple[Figure, ...]:
+    """How many computers are no target, by reason in words; the most first."""
+    ordered = sorted(skipped.items(), key=lambda entry: (-entry[1], entry[0]))
+    return tuple(Figure(REASONS[code].title if code in REASONS else code, str(count)) for code, count in ordered)
+
+
 @frozen
 class SiteHosts:
     """Everything that is known of a site's computers."""

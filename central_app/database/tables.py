@@ -355,13 +355,13 @@ enumerations = Table(
     Column("appliance_id", String(80), primary_key=True),
     # Case-folded; empty for a failure that names no domain.
     Column("domain_name", String(255), primary_key=True),
-    # The last good result stays, with its age, whatever fails after it.
-    Column("result", JSON(none_as_null=True)),
-    Column("result_at", Instant),
-    Column("result_generation", Big),
-    # When the last complete ``full`` enumeration arrived.
+    # What the last complete ``full`` enumeration said beside its computers; it stays, whatever fails after it.
+    Column("full", JSON(none_as_null=True)),
     Column("full_at", Instant),
     Column("full_generation", Big),
+    # When a ``changes`` report arrived, and a digest of where the last report of either kind had read to.
+    Column("changes_at", Instant),
+    Column("cursor_sha256", String(64)),
     Column("failed", JSON(none_as_null=True)),
     Column("failed_at", Instant),
     Column("failed_generation", Big),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -92,6 +93,7 @@ async def load_facts(reader: Reader, site_id: str) -> SiteFacts:
         scanned=await _scanned(reader, site_id),
         servers_found=roles.get("server", 0) + roles.get("domain_controller", 0),
         workstations_found=roles.get("workstation", 0),
+        skipped=_skipped(rows),
     )
 
 
@@ -180,6 +182,14 @@ def _targets(rows: Iterable[Row]) -> tuple[TargetFact, ...]:
         if before is None or fact.reachable:
             found[fact.names.key] = fact
     return tuple(found.values())
+
+
+def _skipped(rows: Iterable[Row]) -> Mapping[str, int]:
+    """How many hosts are no target, by reason; one that another appliance takes is not among them."""
+    listed = list(rows)
+    taken = {_names(row).key for row in listed if not row["skipped"]}
+    reasons = {key: str(row["reason"]) for row in listed if row["skipped"] and (key := _names(row).key) not in taken}
+    return dict(sorted(Counter(reasons.values()).items()))
 
 
 async def _rollouts(reader: Reader, site_id: str) -> tuple[tuple[RolloutFact, ...], tuple[OutcomeFact, ...]]:

@@ -7,9 +7,10 @@ two alone. Hosts that are off have an outcome with a reason and hold nothing up.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
 from central_app.rollouts.coverage import HostIndex, HostNames, covers
 from msp_sdk.models.rollout import OutcomeState, RolloutScope, RolloutState
@@ -100,6 +101,7 @@ class SiteFacts:
     last_outcomes: tuple[OutcomeFact, ...] = ()
     servers_found: int = 0
     workstations_found: int = 0
+    skipped: Mapping[str, int] = field(factory=dict)
 
 
 def is_final(outcome: OutcomeFact, rollout_generation: int) -> bool:
@@ -226,6 +228,7 @@ def deployment_status(facts: SiteFacts) -> DeploymentStatus:
             workstations_found=facts.workstations_found,
             agents_deployed=deployed,
             agents_failed=failed,
+            skipped=facts.skipped,
             first_scan_complete=facts.targets_current and bool(facts.scanned) and not unscanned_targets(facts),
             awaiting=tuple(awaiting),
         ),

@@ -5,24 +5,42 @@ Pure. Values come from strangers: what cannot be read is None, never an exceptio
 
 from __future__ import annotations
 
-import uuid
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
-from attrs import frozen
+from attrs import field, frozen
 
 _FILETIME_EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
 # "Never" on Windows.
 _FILETIME_NEVER = 0x7FFF_FFFF_FFFF_FFFF
+# In a second.
+_FILETIME_STEPS = 10_000_000
 _GUID_BYTES = 16
 _SID_HEADER_BYTES = 8
 _SID_PART_BYTES = 4
 _HEX = frozenset("0123456789abcdefABCDEF")
+_PADDING = "\0 \t\r\n"
+_GENERALIZED_DIGITS = 14
+_LEAF = re.compile(r"(?:[^\\,]+|\\.?)*", re.DOTALL)
+# What repeats from entry to entry is worked out once; longer texts are a stranger's joke.
+_KEPT_COUNT = 4096
+_KEPT_CHARACTERS = 1024
+
+
+Held = bytes | tuple[bytes, ...]
+
+
+def _spread(held: Mapping[str, Held]) -> dict[str, tuple[bytes, ...]]:
+    return {name: (values,) if isinstance(values, bytes) else values for name, values in held.items()}
 
 
 @frozen
 class Entry:
     """One entry as a directory sent it.
+
+    A single value is held bare: a million small tuples are work for the garbage collector.
 
     Attributes:
         dn: Its distinguished name, as sent.
@@ -30,27 +48,39 @@ class Entry:
     """
 
     dn: str
-    attributes: Mapping[str, tuple[bytes, ...]]
+    _held: Mapping[str, Held] = field(alias="attributes", eq=_spread)
+
+    @property
+    def attributes(self) -> dict[str, tuple[bytes, ...]]:
+        """All attributes, made anew at each call."""
+        return _spread(self._held)
 
     def values(self, name: str) -> tuple[bytes, ...]:
         """All values of an attribute, any case; empty when it is absent."""
-        return self.attributes.get(name.lower(), ())
+        held = self._held.get(name.lower(), ())
+        return held if isinstance(held, tuple) else (held,)
+
+    def value(self, name: str) -> bytes | None:
+        """The first value of an attribute, any case, or None."""
+        held = self._held.get(name.lower())
+        if isinstance(held, tuple):
+            return held[0] if held else None
+        return held
 
     def texts(self, name: str) -> tuple[str, ...]:
         """All values as text; bytes that are not UTF-8 are replaced."""
-        return tuple(value.decode("utf-8", errors="replace") for value in self.values(name))
+        return tuple([value.decode("utf-8", "replace") for value in self.values(name)])
 
     def text(self, name: str) -> str | None:
         """The first value as text without surrounding space, or None when it is absent or empty."""
-        for value in self.texts(name):
-            return value.strip("\0 \t\r\n") or None
-        return None
+        value = self.value(name)
+        return value.decode("utf-8", "replace").strip(_PADDING) or None if value else None
 
     def number(self, name: str) -> int | None:
         """The first value as a whole number, or None."""
-        text = self.text(name)
+        value = self.value(name)
         try:
-            return None if text is None else int(text)
+            return int(value.strip(b"\0 \t\r\n")) if value else None
         except ValueError:
             return None
 
@@ -67,8 +97,9 @@ def parse_filetime(value: int | None) -> datetime | None:
     """An instant from 100-nanosecond steps since 1601, aware UTC; None for none, zero, "never" and nonsense."""
     if value is None or value <= 0 or value >= _FILETIME_NEVER:
         return None
+    seconds, steps = divmod(value, _FILETIME_STEPS)
     try:
-        return _FILETIME_EPOCH + timedelta(microseconds=value // 10)
+        return _FILETIME_EPOCH + timedelta(0, seconds, steps // 10)
     except OverflowError:
         return None
 
@@ -80,10 +111,11 @@ def render_filetime(value: datetime) -> int:
 
 def parse_generalized_time(text: str | None) -> datetime | None:
     """``20260131120000.0Z`` as an aware instant, or None."""
-    if text is None:
+    digits = "" if text is None else text.split(".", 1)[0].rstrip("Z")
+    if len(digits) != _GENERALIZED_DIGITS or not (digits.isascii() and digits.isdigit()):
         return None
     try:
-        return datetime.strptime(text.split(".")[0].rstrip("Z"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+        return datetime.fromisoformat(f"{digits[:8]}T{digits[8:]}+00:00")
     except ValueError:
         return None
 
@@ -92,22 +124,30 @@ def parse_guid(value: bytes | None) -> str | None:
     """``objectGUID`` in its canonical form, lower case; None when it is not 16 bytes."""
     if value is None or len(value) != _GUID_BYTES:
         return None
-    return str(uuid.UUID(bytes_le=value))
+    # The first three parts are little-endian.
+    first, second, third = value[3::-1].hex(), value[5:3:-1].hex(), value[7:5:-1].hex()
+    return f"{first}-{second}-{third}-{value[8:10].hex()}-{value[10:].hex()}"
 
 
 def parse_sid(value: bytes | None) -> str | None:
     """``objectSid`` as ``S-1-5-21-…``; None when it is no SID."""
     if value is None or len(value) < _SID_HEADER_BYTES:
         return None
-    count = value[1]
-    if value[0] != 1 or len(value) != _SID_HEADER_BYTES + _SID_PART_BYTES * count:
+    if value[0] != 1 or len(value) != _SID_HEADER_BYTES + _SID_PART_BYTES * value[1]:
         return None
-    authority = int.from_bytes(value[2:8], "big")
+    if not value[1]:
+        return _sid_head(value)
+    return f"{_sid_head(value[:-_SID_PART_BYTES])}-{int.from_bytes(value[-_SID_PART_BYTES:], 'little')}"
+
+
+@lru_cache(_KEPT_COUNT)
+def _sid_head(value: bytes) -> str:
+    """A SID without its last part: the same for all of a domain."""
     parts = (
         int.from_bytes(value[start : start + _SID_PART_BYTES], "little")
         for start in range(_SID_HEADER_BYTES, len(value), _SID_PART_BYTES)
     )
-    return "-".join(("S-1", str(authority), *map(str, parts)))
+    return "-".join(("S-1", str(int.from_bytes(value[2:8], "big")), *map(str, parts)))
 
 
 def render_sid(sid: str) -> bytes:
@@ -155,7 +195,22 @@ def ou_path(dn: str) -> str:
         >>> ou_path("CN=SRV1,OU=Servers,OU=Clinic,DC=corp,DC=example")
         'Clinic/Servers'
     """
-    containers = [value for kind, value in split_dn(dn)[1:] if kind != "DC"]
+    leaf, _, above = dn.partition(",")
+    if "\\" in leaf and (found := _LEAF.match(dn)):
+        leaf, above = found[0], dn[found.end() + 1 :]
+    if not leaf.partition("=")[0].strip():
+        # It has no leaf of its own: the first part that has a type is one.
+        return _containers_path(split_dn(above)[1:])
+    return _ou_path_of(above) if len(above) <= _KEPT_CHARACTERS else _containers_path(split_dn(above))
+
+
+@lru_cache(_KEPT_COUNT)
+def _ou_path_of(container_dn: str) -> str:
+    return _containers_path(split_dn(container_dn))
+
+
+def _containers_path(parts: tuple[tuple[str, str], ...]) -> str:
+    containers = [value for kind, value in parts if kind != "DC"]
     return "/".join(value.replace("/", "\\/") for value in reversed(containers))
 
 
@@ -175,6 +230,8 @@ def _split_unescaped(text: str, separator: str) -> list[str]:
 def _unescape(value: str) -> str:
     r"""Undo ``\,`` and ``\C3``; hex escapes are bytes of UTF-8."""
     value = value.lstrip(" ")
+    if "\\" not in value:
+        return value.rstrip(" ").encode("utf-8", errors="replace").decode()
     out = bytearray()
     # Spaces at the end do not count, unless they are escaped.
     kept = 0

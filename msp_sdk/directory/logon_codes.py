@@ -1,6 +1,6 @@
-"""What a directory's refusal of a bind means: the sub-codes of Windows ("data 52e") as reasons. Pure.
+"""What a refused logon means: the sub-codes of Windows ("data 52e") and the errors of a KDC, as reasons. Pure.
 
-Source: the system error codes of Windows (``ERROR_LOGON_FAILURE`` and its neighbours).
+Source: the system error codes of Windows (``ERROR_LOGON_FAILURE`` and its neighbours); RFC 4120, 7.5.9.
 """
 
 from __future__ import annotations
@@ -33,6 +33,48 @@ SUB_CODES: Mapping[str, str] = MappingProxyType(
 # The server turned the bind away before it looked at the password.
 PASSWORD_NOT_LOOKED_AT: frozenset[str] = frozenset({"channel-binding", "signing-required"})
 
+# Windows says these only after it found the password to be right.
+PASSWORD_WAS_RIGHT: frozenset[str] = frozenset(
+    {
+        "logon-hours",
+        "logon-workstation",
+        "password-expired",
+        "account-disabled",
+        "account-expired",
+        "must-change-password",
+    }
+)
+PASSWORD_WAS_WRONG: frozenset[str] = frozenset({"wrong-password", "no-such-user"})
+
+# A KDC's errors that judge the account or its password: no other door sees it then.
+KDC_JUDGED: Mapping[int, str] = MappingProxyType(
+    {
+        1: "account-revoked",  # NAME_EXP
+        6: "no-such-user",  # C_PRINCIPAL_UNKNOWN
+        8: "no-such-user",  # PRINCIPAL_NOT_UNIQUE
+        12: "kdc-policy",  # POLICY
+        18: "account-revoked",  # CLIENT_REVOKED
+        21: "account-revoked",  # CLIENT_NOTYET
+        23: "password-expired",  # KEY_EXPIRED
+        24: "wrong-password",  # PREAUTH_FAILED
+        31: "wrong-password",  # BAD_INTEGRITY: its answer does not open with our key
+    }
+)
+# Those that say nothing of the password: another door may do.
+KDC_NOT_JUDGED: Mapping[int, str] = MappingProxyType(
+    {
+        7: "no-service-principal",  # S_PRINCIPAL_UNKNOWN
+        9: "no-common-cipher",  # NULL_KEY
+        14: "no-common-cipher",  # ETYPE_NOSUPP
+        15: "no-common-cipher",  # SUMTYPE_NOSUPP
+        29: "kdc-unreachable",  # SVC_UNAVAILABLE
+        32: "clock-skew",  # TKT_EXPIRED
+        33: "clock-skew",  # TKT_NYV
+        37: "clock-skew",  # SKEW
+        68: "other-domain-account",  # WRONG_REALM
+    }
+)
+
 _INVALID_CREDENTIALS = 49
 _STRONGER_AUTH_REQUIRED = 8
 _CONFIDENTIALITY_REQUIRED = 13
@@ -48,10 +90,13 @@ class BindRefusal:
         code: A reason code; None when the answer says nothing that we understand.
         password_judged: True when the server looked at the password (or the account); False when it surely did not;
             None when nobody knows.
+        password_right: True when the password was found to be right, and something else is in the way; False when it
+            was found to be wrong; None when nobody knows.
     """
 
     code: str | None
     password_judged: bool | None
+    password_right: bool | None = None
 
 
 def sub_code(message: str) -> str | None:
@@ -77,4 +122,32 @@ def judge_refusal(result_code: int, message: str) -> BindRefusal:
     if "80090346" in message:
         return BindRefusal("channel-binding", password_judged=False)
     code = SUB_CODES.get(sub_code(message) or "", "wrong-password")
-    return BindRefusal(code, password_judged=code not in PASSWORD_NOT_LOOKED_AT)
+    if code in PASSWORD_NOT_LOOKED_AT:
+        return BindRefusal(code, password_judged=False)
+    return BindRefusal(code, password_judged=True, password_right=_rightness(code))
+
+
+def judge_kdc(number: int | None, *, key_used: bool) -> BindRefusal:
+    """Read a KDC's error.
+
+    Args:
+        number: As RFC 4120 has it; None when no answer came that we understand.
+        key_used: The request that it answers was made with the password.
+    """
+    if number is not None and number in KDC_JUDGED:
+        code = KDC_JUDGED[number]
+        if code == "password-expired" and not key_used:
+            # It did not look at the password, so nothing is said of it.
+            return BindRefusal("account-revoked", password_judged=True)
+        return BindRefusal(code, password_judged=True, password_right=_rightness(code))
+    if number is not None and number in KDC_NOT_JUDGED:
+        return BindRefusal(KDC_NOT_JUDGED[number], password_judged=False)
+    if key_used:
+        return BindRefusal(None, password_judged=None)
+    return BindRefusal("kdc-unreachable" if number is None else "kerberos-refused", password_judged=False)
+
+
+def _rightness(code: str) -> bool | None:
+    if code in PASSWORD_WAS_RIGHT:
+        return True
+    return False if code in PASSWORD_WAS_WRONG else None

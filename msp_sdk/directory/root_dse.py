@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from attrs import frozen
 
 from msp_sdk.directory.entry import Entry, dn_to_domain, split_dn
@@ -12,7 +14,14 @@ ROOT_DSE_ATTRIBUTES = (
     "configurationNamingContext",
     "dnsHostName",
     "serverName",
+    "dsServiceName",
+    "domainFunctionality",
+    "forestFunctionality",
     "domainControllerFunctionality",
+    "supportedControl",
+    "supportedSASLMechanisms",
+    "highestCommittedUSN",
+    "currentTime",
 )
 _SITE_AT = 2
 
@@ -23,7 +32,15 @@ class RootDse:
 
     Attributes:
         ad_site: The controller's own site, from the place of its server object.
-        functional_level: 7 is Windows Server 2016.
+        functional_level: Of the controller; 7 is Windows Server 2016.
+        domain_level: Of the domain.
+        forest_level: Of the forest.
+        ds_service_name: The object of the controller's own directory service.
+        highest_committed_usn: The controller's count of changes.
+        invocation_id: The identity of its database, a GUID; None unless somebody is logged on who may read it.
+        supported_controls: OIDs.
+        sasl_mechanisms: As the controller names them.
+        current_time: The controller's clock, aware, to the second.
     """
 
     domain_name: str | None
@@ -33,6 +50,22 @@ class RootDse:
     forest: str | None = None
     ad_site: str | None = None
     functional_level: int | None = None
+    domain_level: int | None = None
+    forest_level: int | None = None
+    ds_service_name: str | None = None
+    highest_committed_usn: int | None = None
+    invocation_id: str | None = None
+    supported_controls: frozenset[str] = frozenset()
+    sasl_mechanisms: tuple[str, ...] = ()
+    current_time: datetime | None = None
+
+    def clock_skew(self, now: datetime) -> timedelta | None:
+        """How far the controller's clock is ahead of ours (negative: behind), or None.
+
+        Args:
+            now: Our clock at the moment of the answer, aware.
+        """
+        return None if self.current_time is None else self.current_time - now
 
 
 def parse_root_dse(entry: Entry) -> RootDse:
@@ -50,4 +83,11 @@ def parse_root_dse(entry: Entry) -> RootDse:
         forest=dn_to_domain(entry.text("rootDomainNamingContext")),
         ad_site=server[_SITE_AT][1] if in_sites else None,
         functional_level=entry.number("domainControllerFunctionality"),
+        domain_level=entry.number("domainFunctionality"),
+        forest_level=entry.number("forestFunctionality"),
+        ds_service_name=entry.text("dsServiceName"),
+        highest_committed_usn=entry.number("highestCommittedUSN"),
+        supported_controls=frozenset(entry.texts("supportedControl")),
+        sasl_mechanisms=entry.texts("supportedSASLMechanisms"),
+        current_time=entry.generalized_time("currentTime"),
     )

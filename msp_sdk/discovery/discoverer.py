@@ -1,7 +1,8 @@
 """DomainDiscoverer: finds the Active Directory domains of the network it stands in, without any credential.
 
-Hints (settings, resolv.conf, DHCP leases, the own name) are asked for by SRV; the controllers that DNS names are
-asked for their rootDSE; what agrees is a domain. Certificates are looked at, so that a person can list them.
+Hints (settings, resolv.conf, the system's resolver, DHCP leases, the own name) are asked for by SRV at all DNS
+servers at once. The DNS servers themselves are asked as if they were controllers, since they mostly are: so a domain
+is found even where no suffix is known. Controllers that are found are asked for themselves; what agrees is a domain.
 
 Finding nothing is a result, with everything that was tried. Only a network that cannot be asked at all is an error.
 
@@ -14,93 +15,37 @@ Example:
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+import ipaddress
+from collections.abc import Sequence
 
 import attrs
-from attrs import field, frozen
 
-from msp_sdk.directory.root_dse import RootDse
-from msp_sdk.directory.session import DirectoryOptions, read_root_dse, see_certificate
 from msp_sdk.discovery import evidence as kinds
-from msp_sdk.discovery.evidence import confidence, is_believed, rank
-from msp_sdk.discovery.hints import Hints, canonical_name, read_hints
-from msp_sdk.errors import ConfigError, DirectoryError, DiscoveryError, WireError
-from msp_sdk.models.domain import Domain, DomainController, DomainDiscovery, Evidence, Hint, SeenCertificate
-from msp_sdk.network.resolver import (
-    DnsServer,
-    Draw,
-    Resolver,
-    ResolverOptions,
-    SrvAnswer,
-    order_controllers,
-    parse_server,
-    read_resolv_conf,
-    render_server,
-)
-from msp_sdk.network.threads import ThreadPool
+from msp_sdk.discovery.controllers import Onlooker, Seen
+from msp_sdk.discovery.evidence import rank
+from msp_sdk.discovery.hints import Hints, canonical_name, read_hints, with_parents
+from msp_sdk.discovery.options import DiscoveryOptions
+from msp_sdk.discovery.panel import hear
+from msp_sdk.discovery.proof import Found, Prover
+from msp_sdk.discovery.sweep import sweep_subnets
+from msp_sdk.errors import ConfigError, DiscoveryError
+from msp_sdk.models.domain import DomainController, DomainDiscovery, Evidence, Hint, SweptHost
+from msp_sdk.network.probe import DoorProber
+from msp_sdk.network.resolver import Resolver, parse_server
 
-_THREADS = 8
-# More controllers than this are listed, but neither asked nor looked at: a big domain has hundreds.
-_CONTROLLERS_ASKED = 8
+__all__ = ["DiscoveryOptions", "DomainDiscoverer"]
+
 _NAMES_ASKED = 16
-_SERVICES = (("_ldap._tcp.dc._msdcs", kinds.SRV_DC), ("_ldap._tcp", kinds.SRV_LDAP))
-
-
-def _servers(given: Sequence[DnsServer | str] | None) -> tuple[DnsServer, ...]:
-    return tuple(parse_server(item) if isinstance(item, str) else item for item in given or ())
-
-
-def _names_of(given: Sequence[str] | None) -> tuple[str, ...]:
-    return tuple(given or ())
-
-
-def _draw(highest: int) -> int:
-    return random.randint(0, highest)  # noqa: S311 (spreads load, guards nothing)
-
-
-@frozen
-class DiscoveryOptions:
-    """How discovery works.
-
-    Attributes:
-        resolvers: DNS servers that a person set, as (address, port) or text; with them neither
-            resolv.conf nor leases are asked.
-        search: Domains that a person set; with them no other hint is followed.
-        dns: Patience of look-ups.
-        directory: Patience of connections.
-        root: Where the file system begins (resolv.conf, leases).
-        hostname: The machine's own name; None asks the system.
-        clock: The present, aware.
-        draw: For weights among controllers.
-    """
-
-    resolvers: tuple[DnsServer, ...] = field(default=(), converter=_servers)
-    search: tuple[str, ...] = field(default=(), converter=_names_of)
-    dns: ResolverOptions = field(factory=ResolverOptions)
-    directory: DirectoryOptions = field(factory=DirectoryOptions)
-    root: Path = Path("/")
-    hostname: str | None = None
-    clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
-    draw: Draw = _draw
-
-
-@frozen
-class _Found:
-    """What came of one name: a domain or none, the evidence, and another name that a controller gave."""
-
-    domain: Domain | None
-    evidence: tuple[Evidence, ...]
-    leads_to: str | None = None
+_SERVERS_ASKED = 8
+_NOBODY_THERE = ("dns-no-answer", "dns-unreachable")
+_Task = asyncio.Task[tuple[Hint, ...]]
 
 
 class DomainDiscoverer:
     """Finds domains.
 
     Args:
-        resolver: Which DNS servers to ask; None means those of the settings, else resolv.conf and leases.
+        resolver: Which DNS servers to ask; None means those of the settings, else all that the machine knows.
         options: Settings and patience.
 
     Raises:
@@ -127,168 +72,153 @@ class DomainDiscoverer:
         settings = options.search or (self._resolver.search if self._resolver is not None else ())
         hints = await asyncio.to_thread(read_hints, settings, root=options.root, hostname=options.hostname)
         resolvers = self._resolvers(hints)
-        pool = ThreadPool("discovery", _THREADS)
+        onlooker = Onlooker(options)
         try:
-            return await self._discover(hints, resolvers, pool)
+            walk = _Walk(hints, resolvers, onlooker, options, follows_servers=not settings)
+            found, (swept, sweeping) = await asyncio.gather(walk.run(), self._sweep(resolvers))
         finally:
-            pool.close()
+            onlooker.close()
+        return _conclude(hints, found, swept, sweeping)
 
     def _resolvers(self, hints: Hints) -> tuple[Resolver, ...]:
-        """The resolver to ask first, then those that leases name and it does not have."""
+        """A resolver for each DNS server: those that a person set, else all that the machine was told of."""
         options = self._options
         if self._resolver is not None:
-            return (self._resolver,)
-        if options.resolvers:
-            return (Resolver(options.resolvers, options=options.dns),)
-        own = tuple(parse_server(server) for server in read_resolv_conf(options.root / "etc/resolv.conf").servers)
-        resolvers = [Resolver(own, options=options.dns)] if own else []
-        for hint in hints.servers:
-            server = parse_server(hint.value)
-            if server not in own:
-                resolvers.append(Resolver((server,), options=options.dns))
-        return tuple(resolvers)
+            return self._resolver.each()
+        servers = options.resolvers or tuple(parse_server(hint.value) for hint in hints.servers)
+        return Resolver(servers, options=options.dns).each()[:_SERVERS_ASKED]
 
-    async def _discover(self, hints: Hints, resolvers: Sequence[Resolver], pool: ThreadPool) -> DomainDiscovery:
-        waiting = list(hints.names)[:_NAMES_ASKED]
-        asked: set[str] = set()
-        found: list[_Found] = []
-        while waiting:
-            batch = [hint for hint in waiting if hint.value not in asked]
-            asked |= {hint.value for hint in batch}
-            results = await asyncio.gather(*(self._examine(hint, resolvers, pool) for hint in batch))
-            found += results
-            # A controller that holds another domain than the one asked for leads there, with its own proof.
-            leads = {result.leads_to: Hint(result.leads_to, "rootdse") for result in results if result.leads_to}
-            waiting = [hint for name, hint in leads.items() if name not in asked][: _NAMES_ASKED - len(asked)]
-        domains = rank(result.domain for result in found if result.domain is not None)
-        evidence = tuple(item for result in found for item in result.evidence)
-        if not hints.names:
-            evidence = (Evidence("no-hint", "this machine", "no search domain, lease or own name says a domain"),)
-        failed = [item for item in evidence if item.kind == kinds.DNS_FAILED]
-        if not domains and failed and not any(item.kind.startswith("srv-") for item in evidence):
-            raise DiscoveryError(
-                f"no DNS server could be asked: {failed[0].detail}",
-                code="dns-unreachable",
-                remedy="Check the network, or give a resolver.",
-                context={"names": sorted(asked)},
-            )
-        return DomainDiscovery(domains, (*hints.names, *hints.servers), evidence)
+    async def _sweep(self, resolvers: Sequence[Resolver]) -> tuple[tuple[SweptHost, ...], tuple[Evidence, ...]]:
+        if not self._options.sweep:
+            return (), ()
+        return await sweep_subnets(DoorProber(self._options.doors), _near(resolvers), root=self._options.root)
 
-    async def _examine(self, hint: Hint, resolvers: Sequence[Resolver], pool: ThreadPool) -> _Found:
-        """Everything that can be found out about one name."""
-        evidence: list[Evidence] = []
-        for resolver in resolvers:
-            for service, kind in _SERVICES:
-                answer = await self._srv(f"{service}.{hint.value}", kind, resolver, evidence)
-                if answer is None:
-                    # Who did not answer once is not waited for again.
-                    break
-                if answer.records:
-                    return await self._confirm(hint, answer, resolver, evidence, pool)
-        if not resolvers:
-            evidence.append(Evidence(kinds.DNS_FAILED, "this machine", "no DNS server is known."))
-        return _Found(None, tuple(evidence))
 
-    async def _srv(self, name: str, kind: str, resolver: Resolver, evidence: list[Evidence]) -> SrvAnswer | None:
+class _Walk:
+    """One discovery: names are examined as they come to light, all side by side."""
+
+    def __init__(
+        self,
+        hints: Hints,
+        resolvers: Sequence[Resolver],
+        onlooker: Onlooker,
+        options: DiscoveryOptions,
+        *,
+        follows_servers: bool,
+    ) -> None:
+        self._hints = hints
+        self._resolvers = resolvers
+        self._onlooker = onlooker
+        self._options = options
+        self._prover = Prover(resolvers, onlooker, options)
+        self._follows_servers = follows_servers
+        self._found: dict[str, Found] = {}
+        self._evidence: list[Evidence] = []
+        self._tasks: set[_Task] = set()
+
+    async def run(self) -> tuple[Found, ...]:
+        met = asyncio.ensure_future(self._meet_servers())
         try:
-            answer = await resolver.srv_answer(name)
-        except DiscoveryError as error:
-            evidence.append(Evidence(kinds.DNS_FAILED, _names(resolver), error.detail))
-            return None
-        if answer.records:
-            targets = ", ".join(sorted({f"{record.target}:{record.port}" for record in answer.records}))
-            evidence.append(Evidence(kind, answer.server, f"{name}: {targets}"[:500]))
-        else:
-            evidence.append(Evidence(kinds.SRV_NONE, _names(resolver), f"{name} does not exist"))
-        return answer
+            self._follow(self._hints.names, met)
+            if self._follows_servers:
+                self._tasks.add(asyncio.ensure_future(_domains_of(met)))
+                self._tasks.add(asyncio.ensure_future(self._reverse_names()))
+            while self._tasks:
+                done, self._tasks = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    self._follow(task.result(), met)
+            await met
+        finally:
+            for each in (met, *self._tasks):
+                each.cancel()
+            await asyncio.gather(met, *self._tasks, return_exceptions=True)
+        return (*self._found.values(), Found(evidence=tuple(self._evidence)))
 
-    async def _confirm(
-        self, hint: Hint, answer: SrvAnswer, resolver: Resolver, evidence: list[Evidence], pool: ThreadPool
-    ) -> _Found:
-        """Ask the controllers that DNS names, and look at their certificates."""
-        try:
-            ordered = order_controllers(answer.records, self._options.draw)
-        except WireError as error:
-            evidence.append(Evidence(kinds.DNS_FAILED, answer.server, error.detail))
-            return _Found(None, tuple(evidence))
-        near, far = ordered[:_CONTROLLERS_ASKED], ordered[_CONTROLLERS_ASKED:]
-        located = await asyncio.gather(*(self._locate(controller, resolver, evidence) for controller in near))
-        roots = await asyncio.gather(*(self._root_dse(controller, pool, evidence) for controller in located))
-        agreeing = [root for root in roots if root is not None and root.domain_name == hint.value]
-        others = [root.domain_name for root in roots if root is not None and root.domain_name != hint.value]
-        for root in roots:
-            if root is None:
-                continue
-            agrees = root.domain_name == hint.value
-            detail = f"says it holds {root.domain_name}, functional level {root.functional_level}"
-            kind = kinds.ROOT_DSE if agrees else kinds.ROOT_DSE_DISAGREES
-            evidence.append(Evidence(kind, root.dns_host_name or hint.value, detail))
-        if not agreeing or not is_believed(evidence):
-            leads_to = canonical_name(next((name for name in others if name), None) or "")
-            return _Found(None, tuple(evidence), leads_to)
-        certificates = await self._certificates(located, pool, evidence)
-        if hint.source != "rootdse":
-            evidence.append(Evidence(kinds.HINT, hint.source, hint.value))
-        best = agreeing[0]
-        domain = Domain(
-            name=hint.value,
-            controllers=(
-                *(
-                    attrs.evolve(controller, ad_site=root.ad_site if root is not None else None)
-                    for controller, root in zip(located, roots, strict=True)
-                ),
-                *far,
-            ),
-            discovered_at=self._options.clock(),
-            forest=best.forest,
-            base_dn=best.base_dn,
-            dns_servers=tuple(dict.fromkeys((answer.server, *map(render_server, resolver.servers)))),
-            discovery_method="srv",
-            confidence=confidence(evidence),
-            evidence=tuple(evidence),
-            certificates=certificates,
+    def _follow(self, hints: Sequence[Hint], met: asyncio.Future[Sequence[Seen]]) -> None:
+        for hint in hints:
+            if hint.value not in self._found and len(self._found) < _NAMES_ASKED:
+                # It keeps its place among the names, whichever is done first.
+                self._found[hint.value] = Found()
+                self._tasks.add(asyncio.ensure_future(self._examine(hint, met)))
+
+    async def _examine(self, hint: Hint, met: asyncio.Future[Sequence[Seen]]) -> tuple[Hint, ...]:
+        found = await self._prover.examine(hint, met)
+        self._found[hint.value] = found
+        return found.leads
+
+    async def _meet_servers(self) -> Sequence[Seen]:
+        """The DNS servers that are controllers themselves."""
+        if not self._follows_servers:
+            return ()
+        near = [server for resolver in _near(self._resolvers) for server, _ in resolver.servers]
+        port = self._options.ldap_port
+        looked = await asyncio.gather(
+            *(self._onlooker.meet(DomainController(server, port, (server,))) for server in near)
         )
-        return _Found(domain, tuple(evidence))
+        for server, seen in zip(near, looked, strict=True):
+            holds = ", ".join(seen.domains())
+            said = f"it is a controller of {holds}" if holds else "it does not answer as one"
+            self._evidence.append(Evidence(kinds.ASKED_AS_CONTROLLER, server, said))
+        return [_with_own_name(seen) for seen in looked if seen.domains()]
 
-    async def _locate(
-        self, controller: DomainController, resolver: Resolver, evidence: list[Evidence]
-    ) -> DomainController:
-        try:
-            addresses = await resolver.addresses(controller.fqdn)
-        except DiscoveryError as error:
-            evidence.append(Evidence(kinds.DNS_FAILED, _names(resolver), error.detail))
-            return controller
-        return attrs.evolve(controller, addresses=addresses)
+    async def _reverse_names(self) -> tuple[Hint, ...]:
+        """Domains of the names that reverse DNS gives the DNS servers."""
+        hints: list[Hint] = []
 
-    async def _root_dse(
-        self, controller: DomainController, pool: ThreadPool, evidence: list[Evidence]
-    ) -> RootDse | None:
-        if not controller.addresses:
-            evidence.append(Evidence(kinds.ROOT_DSE_FAILED, controller.fqdn, "DNS knows no address for it."))
-            return None
-        try:
-            return await pool.run(read_root_dse, controller, self._options.directory)
-        except DirectoryError as error:
-            evidence.append(Evidence(kinds.ROOT_DSE_FAILED, controller.fqdn, error.detail))
-            return None
+        async def one(server: str) -> None:
+            heard = await hear(near, lambda resolver: resolver.reverse_names(server))
+            gone = [error for _, error in heard.failed if error.code in _NOBODY_THERE]
+            if len(gone) == len(near):
+                self._evidence.append(Evidence(kinds.DNS_FAILED, server, gone[0].detail))
+            elif not heard.answers:
+                self._evidence.append(Evidence(kinds.NO_REVERSE_NAME, server, "reverse DNS has no name for it"))
+            names = [name.partition(".")[2] for name in heard.first or ()]
+            hints.extend(Hint(name, f"reverse name of {server}") for name in names)
 
-    async def _certificates(
-        self, controllers: Sequence[DomainController], pool: ThreadPool, evidence: list[Evidence]
-    ) -> tuple[SeenCertificate, ...]:
-        async def see(controller: DomainController) -> SeenCertificate | None:
-            if not controller.addresses:
-                return None
-            try:
-                seen = await pool.run(see_certificate, controller, self._options.directory)
-            except DirectoryError as error:
-                evidence.append(Evidence(kinds.CERTIFICATE_NONE, controller.fqdn, error.detail))
-                return None
-            evidence.append(Evidence(kinds.CERTIFICATE, controller.fqdn, seen.sha256))
-            return seen
-
-        seen = await asyncio.gather(*(see(controller) for controller in controllers))
-        return tuple(certificate for certificate in seen if certificate is not None)
+        near = _near(self._resolvers)
+        await asyncio.gather(*(one(server) for resolver in near for server, _ in resolver.servers))
+        whole = [hint for hint in with_parents(hints) if canonical_name(hint.value) and "." in hint.value]
+        return tuple(whole)
 
 
-def _names(resolver: Resolver) -> str:
-    return ", ".join(map(render_server, resolver.servers))
+async def _domains_of(met: asyncio.Future[Sequence[Seen]]) -> tuple[Hint, ...]:
+    seen = await asyncio.shield(met)
+    said = (Hint(name, f"DNS server {one.controller.addresses[0]}") for one in seen for name in one.domains())
+    # A stranger's text is a name only if it looks like one.
+    return tuple(hint for hint in said if canonical_name(hint.value) == hint.value)
+
+
+def _with_own_name(seen: Seen) -> Seen:
+    """A controller that was met by its address, with the name that it gives itself."""
+    name = (seen.netlogon.controller if seen.netlogon else None) or (seen.root.dns_host_name if seen.root else None)
+    if not name or canonical_name(name) != name:
+        return seen
+    return attrs.evolve(seen, controller=attrs.evolve(seen.controller, fqdn=name))
+
+
+def is_near(server: str) -> bool:
+    """True for an address that is not the internet's: nobody pings a public resolver as a controller."""
+    return not ipaddress.ip_address(server.partition("%")[0]).is_global
+
+
+def _near(resolvers: Sequence[Resolver]) -> list[Resolver]:
+    return [resolver for resolver in resolvers if all(is_near(server) for server, _ in resolver.servers)]
+
+
+def _conclude(
+    hints: Hints, found: Sequence[Found], swept: tuple[SweptHost, ...], sweeping: tuple[Evidence, ...]
+) -> DomainDiscovery:
+    domains = rank(result.domain for result in found if result.domain is not None)
+    evidence = tuple(item for result in found for item in result.evidence)
+    if not hints.names:
+        nothing = "no search domain, lease or own name says a domain"
+        evidence = (*evidence, Evidence(kinds.NO_HINT, "this machine", nothing))
+    failed = [item for item in evidence if item.kind == kinds.DNS_FAILED]
+    answered = any(item.kind.startswith("srv-") or item.kind == kinds.DNS_REFUSED for item in evidence)
+    if not domains and failed and not answered and not sweeping:
+        raise DiscoveryError(
+            f"no DNS server could be asked: {failed[0].detail}",
+            code="dns-unreachable",
+            remedy="Check the network, or give a resolver.",
+        )
+    return DomainDiscovery(domains, hints.names, (*evidence, *sweeping), swept)

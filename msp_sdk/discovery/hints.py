@@ -12,9 +12,10 @@ from pathlib import Path
 
 from attrs import frozen
 
-from msp_sdk.discovery.dhcp import Lease, read_leases
+from msp_sdk.discovery.dhcp import Lease
+from msp_sdk.discovery.lease_files import read_leases
 from msp_sdk.models.domain import Hint
-from msp_sdk.network.resolver import read_resolv_conf
+from msp_sdk.network.resolver import ResolvConf, read_resolv_conf
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NAME_MAX = 253
@@ -29,7 +30,8 @@ class Hints:
 
     Attributes:
         names: Domains to ask for; distinct.
-        servers: DNS servers that leases name, which may know a domain when the appliance's own resolver does not.
+        servers: DNS servers that resolv.conf, the system's resolver and leases name. Any of them may know a domain
+            that the first one does not, and any may be a controller.
     """
 
     names: tuple[Hint, ...] = ()
@@ -48,27 +50,36 @@ def canonical_name(text: str) -> str | None:
 def collect_hints(
     *,
     settings: Sequence[str] = (),
-    search: Sequence[str] = (),
+    resolv_conf: ResolvConf | None = None,
     leases: Sequence[Lease] = (),
     fqdn: str = "",
 ) -> Hints:
     """Order all hints: what a person set, then what the network said, then the own name, then their parents.
 
     Args:
-        settings: Search domains that a person set; with them nothing else is asked.
-        search: Of resolv.conf.
-        leases: Of the DHCP clients.
+        settings: Search domains that a person set; with them no other name is asked for.
+        resolv_conf: The machine's own.
+        leases: Of the DHCP clients and the system's resolver.
         fqdn: The appliance's own name; its first label is dropped.
     """
-    if settings:
-        return Hints(names=_distinct(Hint(name, "settings") for name in settings))
-    found = [Hint(name, "resolv.conf") for name in search]
-    for lease in leases:
-        found += [Hint(name, f"dhcp {lease.source}") for name in lease.domains]
+    own = resolv_conf or ResolvConf()
+    servers = [Hint(server, "resolv.conf") for server in own.servers]
+    servers += [Hint(server, lease.source) for lease in leases for server in lease.dns_servers]
+    found = [Hint(name, "resolv.conf") for name in own.search]
+    found += [Hint(name, lease.source) for lease in leases for name in lease.domains]
     found.append(Hint(fqdn.partition(".")[2], "own name"))
-    parents = [Hint(parent, f"above {hint.value}") for hint in found for parent in _parents(hint.value)]
-    servers = [Hint(server, f"dhcp {lease.source}") for lease in leases for server in lease.dns_servers]
-    return Hints(_distinct([*found, *parents]), tuple({hint.value: hint for hint in reversed(servers)}.values())[::-1])
+    if settings:
+        found = [Hint(name, "settings") for name in settings]
+    names = found if settings else with_parents(found)
+    first: dict[str, Hint] = {}
+    for server in servers:
+        first.setdefault(server.value, server)
+    return Hints(_distinct(names), tuple(first.values()))
+
+
+def with_parents(found: Sequence[Hint]) -> tuple[Hint, ...]:
+    """Hints, then the names above them."""
+    return (*found, *(Hint(parent, f"above {hint.value}") for hint in found for parent in _parents(hint.value)))
 
 
 def read_hints(settings: Sequence[str], *, root: Path = Path("/"), hostname: str | None = None) -> Hints:
@@ -79,10 +90,9 @@ def read_hints(settings: Sequence[str], *, root: Path = Path("/"), hostname: str
         root: Where the file system begins; another folder in tests.
         hostname: The machine's name; None asks the system.
     """
-    if settings:
-        return collect_hints(settings=settings)
     return collect_hints(
-        search=read_resolv_conf(root / "etc/resolv.conf").search,
+        settings=settings,
+        resolv_conf=read_resolv_conf(root / "etc/resolv.conf"),
         leases=read_leases(root),
         fqdn=socket.gethostname() if hostname is None else hostname,
     )

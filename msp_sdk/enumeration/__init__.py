@@ -1,19 +1,19 @@
-"""ADEnumerator: every computer of a domain, classified."""
+"""ADEnumerator: every computer of a domain, classified, and what changes there."""
 
-from msp_sdk.enumeration.classify import ServiceAccount, classify
-from msp_sdk.enumeration.enumerator import (
-    ADEnumerator,
-    ControllerFailure,
-    EnumerationOptions,
-    default_ledger_path,
-    with_addresses,
-)
+from msp_sdk.enumeration.classify import ClassifyRules, ServiceAccount, classify
+from msp_sdk.enumeration.connecting import ControllerFailure, default_ledger_path
+from msp_sdk.enumeration.domains import KnownDomain
+from msp_sdk.enumeration.enumerator import ADEnumerator, EnumerationOptions, with_addresses
+from msp_sdk.enumeration.systems import VendorRules
 
 __all__ = [
     "ADEnumerator",
+    "ClassifyRules",
     "ControllerFailure",
     "EnumerationOptions",
+    "KnownDomain",
     "ServiceAccount",
+    "VendorRules",
     "classify",
     "default_ledger_path",
     "with_addresses",

@@ -1,23 +1,25 @@
 """What a directory's entry is: controller, server, workstation, or something that is no target, and why not.
 
 One table, pure, with ``now`` passed in. Nothing is dropped: what is not a target carries its reason. Managed service
-accounts, which are computers to a naive filter, come back as :class:`ServiceAccount`.
+accounts, which are computers to a naive filter, come back as :class:`ServiceAccount`. What repeats itself from entry
+to entry (a system's name, a container, a domain's SID) is worked out once.
 
 Example:
-    >>> system_of("Red Hat Enterprise Linux", "9.4").kind
-    'foreign'
+    >>> from msp_sdk.models.reason import reason
+    >>> reason("vendor-managed").title
+    'The vendor of this machine manages it.'
 """
 
 from __future__ import annotations
 
-import re
+import functools
 from datetime import datetime, timedelta
-from typing import Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
 from msp_sdk.directory.entry import Entry, ou_path, parse_guid, parse_sid
-from msp_sdk.models.computer import Computer, ComputerRole
+from msp_sdk.enumeration.systems import System, VendorRules, fold, system_of
+from msp_sdk.models.computer import Computer, ComputerRole, LapsKind
 
 # What is read of each computer, and no more.
 COMPUTER_ATTRIBUTES = (
@@ -35,10 +37,14 @@ COMPUTER_ATTRIBUTES = (
     "lastLogonTimestamp",
     "pwdLastSet",
     "whenCreated",
+    "description",
+    "managedBy",
+    # That there is a password, by the day on which it expires; the password itself is never asked for.
+    "ms-Mcs-AdmPwdExpirationTime",
+    "msLAPS-PasswordExpirationTime",
 )
 COMPUTER_FILTER = "(objectClass=computer)"
 
-STALE_AFTER = timedelta(days=90)
 # lastLogonTimestamp is written only when it is older than 9 to 14 days.
 LOGON_STAMP_LAG = timedelta(days=14)
 
@@ -48,44 +54,33 @@ _UAC_READ_ONLY_CONTROLLER = 0x0400_0000
 _GROUP_CONTROLLERS = 516
 _GROUP_READ_ONLY_CONTROLLERS = 521
 
-_SERVICE_ACCOUNT_CLASSES = frozenset(
-    {
-        "msds-groupmanagedserviceaccount",
-        "msds-managedserviceaccount",
-        "msds-delegatedmanagedserviceaccount",
-    }
+SERVICE_ACCOUNT_CLASSES = (
+    "msDS-GroupManagedServiceAccount",
+    "msDS-ManagedServiceAccount",
+    "msDS-DelegatedManagedServiceAccount",
 )
-_CLUSTER_SPN = "msclustervirtualserver/"
-
-SystemKind = Literal["server", "workstation", "foreign", "unknown"]
-
-# First match wins; every row is looked for in the folded name.
-_SYSTEMS: tuple[tuple[re.Pattern[str], SystemKind], ...] = (
-    (re.compile(r"^$"), "unknown"),
-    (re.compile(r"^hyper-v server\b"), "server"),
-    (re.compile(r"^azure (stack hci|local)\b"), "server"),
-    (re.compile(r"^(microsoft )?windows\b.*\b(server|azure stack hci)\b"), "server"),
-    (re.compile(r"^(microsoft )?windows\b"), "workstation"),
-    (re.compile(r""), "foreign"),
-)
-_VENDOR_MANAGED = re.compile(r"\b(embedded|iot)\b")
-_TOO_OLD_NAME = re.compile(r"\b(nt|2000|xp|vista|2003)\b|\bserver 2008(?! r2)\b")
-_TOO_OLD_BELOW = (6, 1)
-_MARKS = str.maketrans(dict.fromkeys("®™©", " ") | {"\N{NO-BREAK SPACE}": " "})
+_SERVICE_ACCOUNTS = frozenset(name.lower().encode() for name in SERVICE_ACCOUNT_CLASSES)
+# The name of a cluster, and the name of one of its roles. Its nodes are machines and register other services.
+_CLUSTER_SPN = b"\nmsclustervirtualserver/"
+_CLUSTER_DESCRIPTION = "failover cluster virtual network name account"
+# The interface by which controllers replicate; nothing else registers it.
+_REPLICATION_SPN = b"\ne3514235-4b06-11d1-ab04-00c04fc2dcd2/"
 
 
 @frozen
-class System:
-    """What an operating system's name and version say.
+class ClassifyRules:
+    """What a site may set of the rules.
 
     Attributes:
-        vendor_managed: The name says that it is built into something.
-        too_old: Windows PowerShell 5.1 does not run there.
+        stale_after: No sign of life for longer than this makes a computer stale.
+        vendor: Which machines their vendor manages.
     """
 
-    kind: SystemKind
-    vendor_managed: bool = False
-    too_old: bool = False
+    stale_after: timedelta = timedelta(days=90)
+    vendor: VendorRules = field(factory=VendorRules)
+
+
+_RULES = ClassifyRules()
 
 
 @frozen
@@ -95,63 +90,69 @@ class ServiceAccount:
     name: str
 
 
-def system_of(name: str | None, version: str | None) -> System:
-    """Judge an operating system by what the directory says of it; both may be None."""
-    folded = " ".join((name or "").translate(_MARKS).casefold().split())
-    kind = next(kind for pattern, kind in _SYSTEMS if pattern.search(folded))
-    if kind not in ("server", "workstation"):
-        return System(kind)
-    numbers = re.match(r"(\d+)\.(\d+)", version or "")
-    too_old = (
-        (int(numbers[1]), int(numbers[2])) < _TOO_OLD_BELOW if numbers else _TOO_OLD_NAME.search(folded) is not None
-    )
-    return System(kind, vendor_managed=_VENDOR_MANAGED.search(folded) is not None, too_old=too_old)
+@frozen
+class _Traits:
+    """What the table of reasons looks at."""
+
+    system: System
+    is_cluster: bool
+    enabled: bool
+    stale: bool
+    has_name: bool
+    vendor_managed: bool
 
 
 def last_sign_of_life(entry: Entry) -> datetime | None:
     """The latest instant at which the computer may last have been in touch with its domain, or None."""
-    stamp = entry.filetime("lastLogonTimestamp")
-    signs = [
-        None if stamp is None else stamp + LOGON_STAMP_LAG,
-        entry.filetime("pwdLastSet"),
-        entry.generalized_time("whenCreated"),
-    ]
-    return max((sign for sign in signs if sign is not None), default=None)
+    value = entry.value
+    stamp = _filetime(value("lastlogontimestamp"))
+    latest = None if stamp is None else _after(stamp, LOGON_STAMP_LAG)
+    for sign in (_filetime(value("pwdlastset")), _created(value("whencreated"))):
+        if sign is not None and (latest is None or sign > latest):
+            latest = sign
+    return latest
 
 
-def classify(entry: Entry, *, domain_name: str, now: datetime) -> Computer | ServiceAccount:
+def classify(
+    entry: Entry, *, domain_name: str, now: datetime, rules: ClassifyRules = _RULES
+) -> Computer | ServiceAccount:
     """Make a computer of an entry.
 
     Args:
-        entry: With :data:`COMPUTER_ATTRIBUTES`; any of them may be missing.
+        entry: With :data:`COMPUTER_ATTRIBUTES`; any of them may be missing, and hold anything.
         domain_name: The domain that was read.
         now: Aware; stale is judged by it.
+        rules: What a site has set.
     """
-    account = entry.text("sAMAccountName") or entry.text("name") or entry.dn
-    if _SERVICE_ACCOUNT_CLASSES & {value.lower() for value in entry.texts("objectClass")}:
+    value = entry.value
+    account = entry.text("samaccountname") or entry.text("name") or entry.dn
+    if _is_service_account(entry.values("objectclass")):
         return ServiceAccount(account)
-    uac = entry.number("userAccountControl") or 0
-    group = entry.number("primaryGroupID")
-    is_controller = bool(uac & (_UAC_CONTROLLER | _UAC_READ_ONLY_CONTROLLER)) or group in (
-        _GROUP_CONTROLLERS,
-        _GROUP_READ_ONLY_CONTROLLERS,
-    )
-    is_cluster = any(spn.lower().startswith(_CLUSTER_SPN) for spn in entry.texts("servicePrincipalName"))
-    fqdn = entry.text("dNSHostName")
-    os_name = entry.text("operatingSystem")
-    os_version = entry.text("operatingSystemVersion")
+    services = b"\n".join((b"", *entry.values("serviceprincipalname"))).lower()
+    description = _text(value("description"))
+    fqdn = entry.text("dnshostname")
+    hostname = (fqdn or "").partition(".")[0] or account.removesuffix("$")
+    os_name, os_version = _text(value("operatingsystem")), _text(value("operatingsystemversion"))
+    place = ou_path(entry.dn)
     system = system_of(os_name, os_version)
-    role = _role(system, is_controller=is_controller, is_cluster=is_cluster)
-    enabled = not uac & _UAC_DISABLED
+    uac = _number(value("useraccountcontrol")) or 0
     sign = last_sign_of_life(entry)
-    stale = sign is not None and now - sign > STALE_AFTER
-    guid = next(iter(entry.values("objectGUID")), None)
-    sid = next(iter(entry.values("objectSid")), None)
+    traits = _Traits(
+        system,
+        is_cluster=_CLUSTER_SPN in services or (description is not None and _is_cluster(description)),
+        enabled=not uac & _UAC_DISABLED,
+        stale=sign is not None and now - sign > rules.stale_after,
+        has_name=fqdn is not None,
+        vendor_managed=system.vendor_managed
+        or rules.vendor.names(hostname, description)
+        or _lies_with_vendor(rules.vendor, place),
+    )
+    role = _role(traits, is_controller=_is_controller(uac, _number(value("primarygroupid")), services))
     return Computer(
-        object_guid=parse_guid(guid) or "",
-        sid=parse_sid(sid),
+        object_guid=parse_guid(value("objectguid")) or "",
+        sid=parse_sid(value("objectsid")),
         sam_account_name=account,
-        hostname=(fqdn or "").split(".")[0] or account.removesuffix("$"),
+        hostname=hostname,
         fqdn=fqdn,
         domain_name=domain_name,
         role=role,
@@ -160,34 +161,100 @@ def classify(entry: Entry, *, domain_name: str, now: datetime) -> Computer | Ser
         is_domain_controller=role == "domain_controller",
         os_name=os_name,
         os_version=os_version,
-        ou_path=ou_path(entry.dn),
-        enabled=enabled,
-        last_logon_at=entry.filetime("lastLogonTimestamp"),
-        stale=stale,
-        skipped_reason=_skipped_reason(
-            system, has_name=fqdn is not None, is_cluster=is_cluster, enabled=enabled, stale=stale
-        ),
+        ou_path=place,
+        enabled=traits.enabled,
+        last_logon_at=_filetime(value("lastlogontimestamp")),
+        stale=traits.stale,
+        skipped_reason=_skipped_reason(traits),
+        platform=system.platform,
+        managed_by=_text(value("managedby")),
+        laps=_laps(entry),
     )
 
 
-def _role(system: System, *, is_controller: bool, is_cluster: bool) -> ComputerRole:
-    if is_cluster:
+def _role(traits: _Traits, *, is_controller: bool) -> ComputerRole:
+    if traits.is_cluster:
         return "other"
     if is_controller:
         return "domain_controller"
-    return system.kind if system.kind in ("server", "workstation") else "other"
+    kind = traits.system.kind
+    return kind if kind in ("server", "workstation") else "other"
 
 
-def _skipped_reason(system: System, *, has_name: bool, is_cluster: bool, enabled: bool, stale: bool) -> str | None:
+def _skipped_reason(traits: _Traits) -> str | None:
     """The first of these that holds: what it is comes before the state it is in."""
+    system = traits.system
     table = (
-        (is_cluster, "cluster-name"),
+        (traits.is_cluster, "cluster-name"),
         (system.kind == "foreign", "not-windows"),
-        (not enabled, "disabled-account"),
-        (stale, "stale"),
+        (not traits.enabled, "disabled-account"),
+        (traits.stale, "stale"),
         (system.kind == "unknown", "new"),
-        (not has_name, "no-name"),
+        (not traits.has_name, "no-name"),
         (system.too_old, "unsupported-os"),
-        (system.vendor_managed, "vendor-managed"),
+        (traits.vendor_managed, "vendor-managed"),
     )
-    return next((code for holds, code in table if holds), None)
+    for holds, code in table:
+        if holds:
+            return code
+    return None
+
+
+def _is_controller(uac: int, group: int | None, services: bytes) -> bool:
+    return (
+        bool(uac & (_UAC_CONTROLLER | _UAC_READ_ONLY_CONTROLLER))
+        or group in (_GROUP_CONTROLLERS, _GROUP_READ_ONLY_CONTROLLERS)
+        or _REPLICATION_SPN in services
+    )
+
+
+def _laps(entry: Entry) -> LapsKind | None:
+    """Windows LAPS is the younger one: where a computer has both, it rules."""
+    if entry.value("mslaps-passwordexpirationtime"):
+        return "windows"
+    return "legacy" if entry.value("ms-mcs-admpwdexpirationtime") else None
+
+
+def _after(instant: datetime, lag: timedelta) -> datetime:
+    try:
+        return instant + lag
+    except OverflowError:
+        return instant
+
+
+@functools.lru_cache(maxsize=4096)
+def _lies_with_vendor(vendor: VendorRules, place: str) -> bool:
+    return vendor.holds(place)
+
+
+# What repeats itself is decoded once: systems, flags, groups, descriptions, the second in which many were joined.
+
+
+@functools.lru_cache(maxsize=4096)
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else Entry("", {"": (value,)}).text("")
+
+
+@functools.lru_cache(maxsize=4096)
+def _number(value: bytes | None) -> int | None:
+    return None if value is None else Entry("", {"": (value,)}).number("")
+
+
+@functools.lru_cache(maxsize=4096)
+def _created(value: bytes | None) -> datetime | None:
+    return None if value is None else Entry("", {"": (value,)}).generalized_time("")
+
+
+@functools.lru_cache(maxsize=4096)
+def _filetime(value: bytes | None) -> datetime | None:
+    return None if value is None else Entry("", {"": (value,)}).filetime("")
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_service_account(classes: tuple[bytes, ...]) -> bool:
+    return not _SERVICE_ACCOUNTS.isdisjoint(value.lower() for value in classes)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_cluster(description: str) -> bool:
+    return fold(description) == _CLUSTER_DESCRIPTION

@@ -1,45 +1,56 @@
-"""ADEnumerator: reads every computer of a domain, from whichever of its controllers answers.
+"""ADEnumerator: reads every computer of a domain, from whichever of its controllers answers, and what changes there.
 
-* Controllers are tried in their order on trouble with the connection or the certificate. A refused password ends it
-  at once: no other controller sees it.
+* Controllers of our own site come first; the next one is tried on trouble with the connection or the certificate. A
+  refused password ends it at once: no other controller sees it.
 * One bind for the life of the enumerator, kept open: a logon a minute would fill the customer's event log.
+* Reading, decoding and judging happen in one worker thread, a batch at a time.
 * An error is never an empty result, and half an answer is :class:`~msp_sdk.errors.PartialResultError`.
 
 Example:
     >>> async with ADEnumerator(domain, credential, ledger=ledger) as enumerator:  # doctest: +SKIP
     ...     enumeration = await enumerator.enumerate()
-    ...     len(enumeration.servers)
+    ...     changes = await enumerator.changes(since=enumeration.cursor)
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import Self
 
 import attrs
 from attrs import field, frozen
 
-from msp_sdk.directory.entry import domain_to_dn
-from msp_sdk.directory.session import DirectoryOptions, DirectorySession, open_session
-from msp_sdk.enumeration.classify import COMPUTER_ATTRIBUTES, COMPUTER_FILTER, ServiceAccount, classify
-from msp_sdk.errors import DirectoryError, DiscoveryError, MspError, PartialResultError, StateError
-from msp_sdk.models.computer import Computer, Enumeration
+from msp_sdk.directory.session import DirectoryOptions, DirectorySession, SkippedDoor
+from msp_sdk.enumeration.changes import read_changes
+from msp_sdk.enumeration.classify import ClassifyRules, ServiceAccount
+from msp_sdk.enumeration.connecting import Connector, ControllerFailure, default_ledger_path
+from msp_sdk.enumeration.domains import KnownDomain, read_forest_domains, read_trusted_domains
+from msp_sdk.enumeration.filters import equals
+from msp_sdk.enumeration.reading import FullReading, Judge, with_laps
+from msp_sdk.enumeration.scope import Members, normalise_scope, read_members
+from msp_sdk.enumeration.winrm import ShellOpener, controller_target, read_by_shell
+from msp_sdk.errors import (
+    DirectoryError,
+    DiscoveryError,
+    LogonNotAllowedError,
+    MspError,
+    PartialResultError,
+    WindowsError,
+    WireError,
+)
+from msp_sdk.models.computer import Computer, Enumeration, EnumerationChanges, EnumerationScope
 from msp_sdk.models.credential import Credential
-from msp_sdk.models.domain import Domain, DomainController
-from msp_sdk.models.reason import reason
+from msp_sdk.models.domain import Domain
+from msp_sdk.models.reason import remedy_of
 from msp_sdk.network.logons import LogonLedger
 from msp_sdk.network.resolver import Resolver
-from msp_sdk.network.threads import ThreadPool
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _CONCURRENT_LOOKUPS = 100
+# Nothing else means that LDAP is closed; whoever answered and said no must not be gone round.
+_CLOSED = frozenset({"unreachable-controller", "no-address"})
 
 
 @frozen
@@ -50,26 +61,18 @@ class EnumerationOptions:
         directory: Patience, page size, CAs.
         resolver: Finds the addresses of controllers that carry none; None means the domain's own DNS servers.
         clock: The present, aware.
+        scope: What of the domain is read.
+        rules: What makes a computer stale, or its vendor's.
+        shells: Opens a shell on a controller where LDAP is closed on all of them; None leaves that untried. It needs
+            a ``domain_admin``.
     """
 
     directory: DirectoryOptions = field(factory=DirectoryOptions)
     resolver: Resolver | None = None
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
-
-
-@frozen
-class ControllerFailure:
-    """Why a controller was passed over."""
-
-    controller: str
-    code: str
-    detail: str
-
-
-def default_ledger_path() -> Path:
-    """Where the ledger lies for whoever uses the library without saying where: one file for all their logons."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "msp" / "logons.db"
+    scope: EnumerationScope = field(factory=EnumerationScope)
+    rules: ClassifyRules = field(factory=ClassifyRules)
+    shells: ShellOpener | None = None
 
 
 class ADEnumerator:
@@ -79,10 +82,10 @@ class ADEnumerator:
         domain: As discovery found it, or made by hand with at least one controller.
         credential: An account that may read the directory; it needs no administrator.
         ledger: Counts logons; None means the one at :func:`default_ledger_path`.
-        options: Limits and patience.
+        options: What is read, limits and patience.
 
-    Attributes:
-        failures: The controllers that were passed over, in order.
+    Raises:
+        ConfigError: The scope names a role that does not exist, or a container of another domain.
     """
 
     def __init__(
@@ -95,31 +98,41 @@ class ADEnumerator:
     ) -> None:
         self.domain = domain
         self.credential = credential
-        self.failures: list[ControllerFailure] = []
         self._options = options or EnumerationOptions()
-        self._ledger = ledger or LogonLedger(default_ledger_path())
-        self._pool: ThreadPool | None = None
-        self._session: DirectorySession | None = None
-        self._service_accounts_count = 0
+        self._scope = normalise_scope(self._options.scope, domain.name)
+        self._connector = Connector(
+            domain,
+            credential,
+            ledger or LogonLedger(default_ledger_path()),
+            options=self._options.directory,
+            resolver=self._options.resolver,
+        )
 
     async def __aenter__(self) -> Self:
-        # One thread: a session is never used from two at once, and closing waits for its turn.
-        self._pool = ThreadPool("directory", 1)
+        self._connector.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            # Its turn comes after a connect that was cancelled here but went on in the thread.
-            await pool.run(self._close_session)
-            pool.close()
+        await self._connector.stop()
 
     @property
     def source(self) -> str | None:
         """Controller and door of the session, such as ``dc1.corp.example ldaps``; None before the first one."""
-        return None if self._session is None else self._session.source
+        session = self._connector.session
+        return None if session is None else session.source
+
+    @property
+    def failures(self) -> list[ControllerFailure]:
+        """The controllers and doors that were passed over so far, in order."""
+        return self._connector.failures
+
+    @property
+    def skipped_doors(self) -> tuple[SkippedDoor, ...]:
+        """The doors that were passed over before the present session's one took us."""
+        session = self._connector.session
+        return () if session is None else session.skipped_doors
 
     async def prove(self) -> str:
         """Log on once at a controller, to prove the credential (again), and return the controller's name.
@@ -129,8 +142,8 @@ class ADEnumerator:
         Raises:
             LogonRejectedError, LogonNotAllowedError, BindRejectedError, DirectoryError: As :meth:`enumerate`.
         """
-        await self._drop_session()
-        session = await self._connect(self.domain.controllers)
+        await self._connector.drop()
+        session = await self._connector.ready()
         return session.source.split(" ", maxsplit=1)[0]
 
     async def netbios_name(self) -> str | None:
@@ -139,19 +152,43 @@ class ADEnumerator:
         Raises:
             LogonRejectedError, LogonNotAllowedError, BindRejectedError, DirectoryError: As :meth:`enumerate`.
         """
-        session = await self._ready()
-        root = await self._run(session.root_dse)
+        session = await self._connector.ready()
+        root = await self._connector.run(session.root_dse)
         if root.configuration_dn is None:
             return None
-        wanted = f"(&(objectClass=crossRef)(nCName={_escape_filter(self._base_dn)}))"
-        page = await self._run(session.page, f"CN=Partitions,{root.configuration_dn}", wanted, ("nETBIOSName",))
+        wanted = f"(&(objectClass=crossRef){equals('nCName', self._connector.base_dn)})"
+        page = await self._connector.run(
+            session.page, f"CN=Partitions,{root.configuration_dn}", wanted, ("nETBIOSName",)
+        )
         return next((name for entry in page.entries if (name := entry.text("nETBIOSName"))), None)
 
+    async def forest_domains(self) -> tuple[KnownDomain, ...]:
+        """The domains of the forest, this one among them. Each is read from its own controllers.
+
+        Raises:
+            LogonRejectedError, LogonNotAllowedError, BindRejectedError, DirectoryError: As :meth:`enumerate`.
+        """
+        session = await self._connector.ready()
+        root = await self._connector.run(session.root_dse)
+        if root.configuration_dn is None:
+            return ()
+        return await self._connector.run(read_forest_domains, session, root.configuration_dn)
+
+    async def trusted_domains(self) -> tuple[KnownDomain, ...]:
+        """The domains at the other end of a trust. Each is read from its own controllers.
+
+        Raises:
+            LogonRejectedError, LogonNotAllowedError, BindRejectedError, DirectoryError: As :meth:`enumerate`.
+        """
+        session = await self._connector.ready()
+        return await self._connector.run(read_trusted_domains, session, self._connector.base_dn)
+
     async def enumerate(self) -> Enumeration:
-        """Read all computers. After a broken connection the next controller is read from the start.
+        """Read all computers of the scope. After a broken connection the next controller is read from the start.
 
         Returns:
-            A complete reading; empty only if the directory holds no computer.
+            A complete reading; empty only if the scope holds no computer. Its ``cursor`` is where :meth:`changes`
+            goes on, without a gap.
 
         Raises:
             LogonRejectedError: The password or account was refused; never try again.
@@ -159,134 +196,121 @@ class ADEnumerator:
             BindRejectedError: No controller shows a certificate that is verified or listed; nothing was sent.
             PartialResultError: The last controller stopped half-way; ``received`` holds what it sent.
             DirectoryError: No controller could be asked.
+            ConfigError: The scope names a group that does not exist.
         """
-        waiting = list(self.domain.controllers)
-        # A controller ends a session that was idle for long: that is no failure of the controller.
-        idle = self._session is not None
-        while True:
-            computers: list[Computer] = []
-            session = self._session or await self._connect(waiting)
-            try:
-                # One by one: what came before a break is kept.
-                async for computer in self._read(session):
-                    computers.append(computer)  # noqa: PERF401 (as the comment says)
-            except DirectoryError as error:
-                if not error.retryable:
-                    raise
-                partial = isinstance(error, PartialResultError)
-                if partial or not idle:
-                    waiting = self._after_failure(error, waiting)
-                idle = False
-                await self._drop_session()
-                if not waiting:
-                    raise (_with_received(error, computers) if partial else error) from error.__cause__
-            else:
-                return Enumeration(
-                    domain_name=self.domain.name,
-                    computers=tuple(computers),
-                    enumerated_at=self._options.clock(),
-                    source=session.source,
-                    service_accounts_count=self._service_accounts_count,
-                )
+        try:
+            return await self._connector.at_any(self._enumerate_at)
+        except DirectoryError as error:
+            if not self._is_closed(error):
+                raise
+            return await self._enumerate_by_shell(error)
+
+    async def _enumerate_at(self, session: DirectorySession) -> Enumeration:
+        run, base_dn = self._connector.run, self._connector.base_dn
+        reading = FullReading(session, base_dn, await self._judge(session))
+        computers: list[Computer] = []
+        batches = reading.batches()
+        try:
+            while (batch := await run(next, batches, None)) is not None:
+                if batch.replaces:
+                    computers = batch.without_replaced(computers)
+                computers += batch.computers
+        except PartialResultError as error:
+            received = [found for entry in error.received if (found := reading.take(entry))]
+            raise PartialResultError(error.detail, received=(*computers, *received)) from error.__cause__
+        return Enumeration(
+            domain_name=self.domain.name,
+            computers=await run(with_laps, session, base_dn, computers, some=False),
+            enumerated_at=reading.judge.now,
+            source=session.source,
+            service_accounts_count=reading.service_accounts_count,
+            cursor=reading.cursor,
+            scope=self._scope,
+        )
+
+    async def changes(self, since: str) -> EnumerationChanges:
+        """Read what has changed since the cursor of an enumeration, or of the changes before, in the same scope.
+
+        Returns:
+            Changed computers, whole, and those that are gone. ``complete`` is False where this account cannot see
+            deletions: a full reading reconciles that.
+
+        Raises:
+            DirectoryError: ``cursor-lost``: changes cannot go on from there; read in full.
+            LogonRejectedError, LogonNotAllowedError, BindRejectedError, PartialResultError: As :meth:`enumerate`.
+        """
+        return await self._connector.at_any(lambda session: self._changes_at(session, since))
+
+    async def _changes_at(self, session: DirectorySession, since: str) -> EnumerationChanges:
+        judge = await self._judge(session)
+        return await self._connector.run(read_changes, session, self._connector.base_dn, judge, since)
 
     async def stream(self) -> AsyncIterator[Computer]:
-        """Read all computers one by one; at most a page of them is held.
+        """Read all computers of the scope one by one; at most two pages of them are held.
 
         Raises:
             PartialResultError: It broke after a part, which has been given out already.
             LogonRejectedError, LogonNotAllowedError, BindRejectedError, DirectoryError: As :meth:`enumerate`.
         """
-        async for computer in self._read(await self._ready()):
-            yield computer
+        session = await self._connector.ready()
+        pages = FullReading(session, self._connector.base_dn, await self._judge(session)).by_pages()
+        while (batch := await self._connector.run(next, pages, None)) is not None:
+            for computer in batch.computers:
+                yield computer
 
-    async def _read(self, session: DirectorySession) -> AsyncIterator[Computer]:
-        self._service_accounts_count = 0
-        now = self._options.clock()
-        cookie = b""
-        while True:
-            page = await self._run(session.page, self._base_dn, COMPUTER_FILTER, COMPUTER_ATTRIBUTES, cookie=cookie)
-            for entry in page.entries:
-                found = classify(entry, domain_name=self.domain.name, now=now)
-                if isinstance(found, ServiceAccount):
-                    self._service_accounts_count += 1
-                else:
-                    yield found
-            cookie = page.cookie
-            if not cookie:
-                return
+    async def _judge(self, session: DirectorySession | None) -> Judge:
+        members = Members()
+        if session is not None and self._scope.groups:
+            members = await self._connector.run(read_members, session, self._connector.base_dn, self._scope.groups)
+        return Judge(self.domain.name, self._options.clock(), self._options.rules, self._scope, members)
 
-    @property
-    def _base_dn(self) -> str:
-        return self.domain.base_dn or domain_to_dn(self.domain.name)
+    # Where LDAP is closed.
 
-    async def _ready(self) -> DirectorySession:
-        if self._session is not None and self._session.closed:
-            await self._drop_session()
-        return self._session or await self._connect(self.domain.controllers)
+    def _is_closed(self, error: DirectoryError) -> bool:
+        return error.code in _CLOSED and bool(self.domain.controllers) and self._connector.is_closed(_CLOSED)
 
-    def _current(self) -> DirectorySession:
-        if self._session is None:
-            raise StateError("there is no session.")
-        return self._session
-
-    def _after_failure(self, error: MspError, waiting: Sequence[DomainController]) -> list[DomainController]:
-        """Note a controller that failed while it was read, and return those that are left after it."""
-        name = self._current().source.split(" ", maxsplit=1)[0]
-        self.failures.append(ControllerFailure(name, error.code, error.detail))
-        names = [controller.fqdn for controller in waiting]
-        return list(waiting[names.index(name) + 1 :]) if name in names else []
-
-    async def _drop_session(self) -> None:
-        await self._run(self._close_session)
-
-    def _close_session(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            session.close()
-
-    def _open_session(self, controller: DomainController) -> DirectorySession:
-        self._session = open_session(controller, self.credential, ledger=self._ledger, options=self._options.directory)
-        return self._session
-
-    async def _connect(self, controllers: Sequence[DomainController]) -> DirectorySession:
-        """A session with the first of these controllers that takes us."""
-        errors: list[MspError] = []
-        for controller in controllers:
-            try:
-                return await self._run(self._open_session, await self._locate(controller))
-            except (DirectoryError, DiscoveryError) as error:
-                # LogonError is no DirectoryError: a refused password passes straight through.
-                errors.append(error)
-                self.failures.append(ControllerFailure(controller.fqdn, error.code, error.detail))
-        known = reason("unreachable-controller")
-        if not errors:
-            raise DirectoryError(f"{self.domain.name} has no controllers.", code=known.code, remedy=known.remedy)
-        # What somebody can act on comes before a silent port.
-        telling = next((error for error in errors if error.code != known.code), errors[-1])
-        if isinstance(telling, DirectoryError):
-            raise telling
-        raise DirectoryError(telling.detail, code=known.code, remedy=known.remedy, retryable=True) from telling
-
-    async def _locate(self, controller: DomainController) -> DomainController:
-        """The controller with its addresses, by the domain's own DNS servers."""
-        if controller.addresses:
-            return controller
-        resolver = self._options.resolver or Resolver.of_domain(self.domain.dns_servers)
-        addresses = await resolver.addresses(controller.fqdn)
-        if not addresses:
-            known = reason("no-address")
-            raise DirectoryError(
-                f"DNS knows no address for {controller.fqdn}.",
-                code="unreachable-controller",
-                remedy=known.remedy,
-                retryable=True,
+    async def _enumerate_by_shell(self, closed: DirectoryError) -> Enumeration:
+        """Read on a controller itself; an account that may not go there is told so, and the error stays what it is."""
+        shells = self._options.shells
+        if shells is None:
+            raise _untried(closed, "WinRM on a controller was not tried: it is not set up here.")
+        if self.credential.type != "domain_admin":
+            raise _untried(
+                closed,
+                "WinRM on a controller was not tried: it needs an administrator of the controller, and"
+                f" {self.credential.username} is a {self.credential.type}.",
+                remedy="Open LDAP (TCP 389 or 636) to the appliance, or store a domain_admin credential.",
             )
-        return attrs.evolve(controller, addresses=addresses)
-
-    async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        if self._pool is None:
-            raise StateError("use the enumerator in an async with block.")
-        return await self._pool.run(function, *args, **kwargs)
+        if self._scope.groups:
+            raise _untried(closed, "WinRM on a controller was not tried: it resolves no groups.")
+        failure: MspError | None = None
+        for controller in self._connector.controllers:
+            try:
+                target = controller_target(await self._connector.locate(controller), self.domain.name)
+                entries = await read_by_shell(shells, target, self.credential, self._connector.base_dn)
+            except LogonNotAllowedError as error:
+                if error.code != "credential-unproven":
+                    raise
+                raise _untried(
+                    closed, "WinRM on a controller was not tried: no controller has proven the credential."
+                ) from error
+            except (WindowsError, WireError, DirectoryError, DiscoveryError) as error:
+                # No other LogonError is one of these: a refused password passes straight through.
+                failure = error
+                self.failures.append(ControllerFailure(controller.fqdn, error.code, error.detail, "winrm"))
+                continue
+            judge = await self._judge(None)
+            found = [judge.judge(entry) for entry in entries]
+            return Enumeration(
+                domain_name=self.domain.name,
+                computers=tuple(entry for entry in found if isinstance(entry, Computer) and judge.wants(entry)),
+                enumerated_at=judge.now,
+                source=f"{controller.fqdn} winrm",
+                service_accounts_count=sum(isinstance(entry, ServiceAccount) for entry in found),
+                scope=self._scope,
+            )
+        detail = "" if failure is None else f": {failure.detail}"
+        raise _untried(closed, f"WinRM on the controllers did not help{detail}") from failure
 
 
 async def with_addresses(computers: Iterable[Computer], resolver: Resolver) -> tuple[Computer, ...]:
@@ -321,10 +345,11 @@ async def with_addresses(computers: Iterable[Computer], resolver: Resolver) -> t
     return tuple(found)
 
 
-def _with_received(error: DirectoryError, computers: Sequence[Computer]) -> PartialResultError:
-    return PartialResultError(error.detail, received=tuple(computers))
-
-
-def _escape_filter(value: str) -> str:
-    """A value inside an LDAP filter (RFC 4515)."""
-    return "".join(f"\\{ord(character):02x}" if character in "\\*()\0" else character for character in value)
+def _untried(closed: DirectoryError, why: str, *, remedy: str = "") -> DirectoryError:
+    return DirectoryError(
+        f"{closed.detail} {why}",
+        code=closed.code,
+        remedy=remedy or closed.remedy or remedy_of(closed.code),
+        retryable=closed.retryable,
+        context=closed.context,
+    )

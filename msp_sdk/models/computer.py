@@ -6,8 +6,29 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
+from msp_sdk.models.scope import EnumerationScope
+
+__all__ = [
+    "Computer",
+    "ComputerRole",
+    "Enumeration",
+    "EnumerationChanges",
+    "EnumerationFailure",
+    "EnumerationReport",
+    "EnumerationResults",
+    "EnumerationScope",
+    "LapsKind",
+    "Platform",
+    "RemovedComputer",
+    "apply_changes",
+    "make_changes_results",
+    "make_enumeration_results",
+]
+
+Platform = Literal["windows", "linux", "macos", "storage", "other"]
+LapsKind = Literal["legacy", "windows", "windows-encrypted"]
 ComputerRole = Literal["domain_controller", "server", "workstation", "other"]
 
 
@@ -22,6 +43,12 @@ class Computer:
         reachable: None when it was not probed.
         doors: Ports that stand open, ascending.
         skipped_reason: Why it is not a target (a reason code), or None.
+        platform: What its operating system is; None when the directory does not say. ``storage`` is a file server
+            that is no Windows.
+        managed_by: Distinguished name of who looks after it.
+        laps: How the password of its local administrator is kept in the directory; None when it is not, as far as
+            this account sees. ``windows`` is Windows LAPS, and a clear password as far as this account sees.
+        laps_readable: This account may read that password. None: nobody has looked. The password itself is never read.
     """
 
     object_guid: str
@@ -46,11 +73,15 @@ class Computer:
     doors: tuple[int, ...] = ()
     unreachable_reason: str | None = None
     skipped_reason: str | None = None
+    platform: Platform | None = None
+    managed_by: str | None = None
+    laps: LapsKind | None = None
+    laps_readable: bool | None = None
 
 
 @frozen
 class RemovedComputer:
-    """A computer that is gone from the directory."""
+    """A computer that is gone: ``deleted`` from the directory, or moved ``out-of-scope``."""
 
     object_guid: str
     reason: str
@@ -63,7 +94,9 @@ class Enumeration:
     Attributes:
         computers: In the directory's order; may be empty only if the directory holds none.
         source: Controller and door, such as ``dc1.corp.example ldaps``.
+        service_accounts_count: Of the whole domain, whatever the scope.
         cursor: Where changes go on; None when the directory gave none.
+        scope: What was read.
     """
 
     domain_name: str
@@ -72,6 +105,7 @@ class Enumeration:
     source: str
     service_accounts_count: int = 0
     cursor: str | None = None
+    scope: EnumerationScope = field(factory=EnumerationScope)
 
     @property
     def servers(self) -> tuple[Computer, ...]:
@@ -95,15 +129,61 @@ class Enumeration:
 
 
 @frozen
-class EnumerationScope:
-    """What of a domain was read; empty means all."""
+class EnumerationChanges:
+    """What has changed in a domain since a cursor. Each changed computer is whole.
 
-    ous: tuple[str, ...] = ()
+    Attributes:
+        changed: Computers that are new or other than they were; a repeat is possible, a gap is not.
+        removed: Computers that are gone from the directory.
+        since: The cursor that was asked with.
+        cursor: Where changes go on from here.
+        source: Controller and door.
+        complete: False when this account cannot see what was deleted, or who left a group of the scope: a full
+            reading reconciles that.
+        service_accounts_count: Counted anew; None when no change touched one.
+        scope: What was read.
+    """
+
+    domain_name: str
+    changed: tuple[Computer, ...]
+    removed: tuple[RemovedComputer, ...]
+    since: str
+    cursor: str
+    enumerated_at: datetime
+    source: str
+    complete: bool = True
+    service_accounts_count: int | None = None
+    scope: EnumerationScope = field(factory=EnumerationScope)
+
+
+def apply_changes(enumeration: Enumeration, changes: EnumerationChanges) -> Enumeration:
+    """The enumeration as it is after the changes: known computers keep their place, new ones come last."""
+    computers = {computer.object_guid: computer for computer in enumeration.computers}
+    computers |= {computer.object_guid: computer for computer in changes.changed}
+    for removed in changes.removed:
+        computers.pop(removed.object_guid, None)
+    return evolve(
+        enumeration,
+        computers=tuple(computers.values()),
+        enumerated_at=changes.enumerated_at,
+        source=changes.source,
+        cursor=changes.cursor,
+        service_accounts_count=(
+            enumeration.service_accounts_count
+            if changes.service_accounts_count is None
+            else changes.service_accounts_count
+        ),
+    )
 
 
 @frozen
 class EnumerationResults:
-    """The body of an enumeration report. Totals count all; ``servers`` holds the controllers too."""
+    """The body of an enumeration report. Totals count all; ``servers`` holds the controllers too.
+
+    Attributes:
+        base_cursor: The ``cursor`` of the report that these changes go on from.
+        cursor: Where the next changes go on; None when the directory gave none.
+    """
 
     kind: Literal["full", "changes"]
     domain_name: str
@@ -111,7 +191,8 @@ class EnumerationResults:
     source: str
     generation: int | None = None
     base_cursor: str | None = None
-    scope: EnumerationScope = EnumerationScope()
+    cursor: str | None = None
+    scope: EnumerationScope = field(factory=EnumerationScope)
     total_servers: int = 0
     total_workstations: int = 0
     reachable_servers: int = 0
@@ -162,6 +243,8 @@ def make_enumeration_results(
         enumeration_time=enumeration.enumerated_at,
         source=enumeration.source,
         generation=generation,
+        cursor=enumeration.cursor,
+        scope=enumeration.scope,
         total_servers=len(servers),
         total_workstations=len(workstations),
         reachable_servers=sum(1 for computer in servers if computer.reachable),
@@ -171,4 +254,18 @@ def make_enumeration_results(
         servers=servers,
         workstations=workstations,
         others=tuple(computer for computer in probed if computer.role == "other"),
+    )
+
+
+def make_changes_results(changes: EnumerationChanges, computers: Iterable[Computer]) -> EnumerationResults:
+    """A report of changes, and the same changed computers after they were probed. Totals count the report alone."""
+    changed = Enumeration(
+        changes.domain_name, tuple(computers), changes.enumerated_at, changes.source, scope=changes.scope
+    )
+    return evolve(
+        make_enumeration_results(changed, changed.computers, generation=None),
+        kind="changes",
+        base_cursor=changes.since,
+        cursor=changes.cursor,
+        removed=changes.removed,
     )

@@ -6,15 +6,33 @@ from datetime import datetime
 
 from attrs import frozen
 
+_FILE_SHARING = 445
+
 
 @frozen
 class DomainController:
-    """A controller, as SRV names it. ``addresses`` travel beside the name; may be empty."""
+    """A controller, as SRV names it. ``addresses`` travel beside the name; may be empty.
+
+    Attributes:
+        ad_site: The controller's own site.
+        doors: Its TCP ports that were seen open, in rising order; empty when nobody has looked.
+        is_global_catalog: None where it has not said; so are the others.
+        is_read_only: A read-only controller (RODC).
+        is_primary: It holds the PDC emulator role.
+        functional_level: 7 is Windows Server 2016.
+        sasl_mechanisms: As its rootDSE lists them.
+    """
 
     fqdn: str
     port: int = 389
     addresses: tuple[str, ...] = ()
     ad_site: str | None = None
+    doors: tuple[int, ...] = ()
+    is_global_catalog: bool | None = None
+    is_read_only: bool | None = None
+    is_primary: bool | None = None
+    functional_level: int | None = None
+    sasl_mechanisms: tuple[str, ...] = ()
 
 
 @frozen
@@ -49,6 +67,9 @@ class Domain:
     Attributes:
         controllers: In the order in which they are tried; never empty for a believed domain.
         confidence: 0 to 100, by plain rules from the evidence.
+        ad_site: Our own site, as a controller tells it by our address; None where no subnet is defined for it.
+        netbios_name: As a controller says it, never guessed.
+        dns_servers: Servers that answered for the domain's own zone, the controllers' own first.
         base_dn: The partition root, as rootDSE says it.
     """
 
@@ -67,12 +88,37 @@ class Domain:
 
 
 @frozen
+class SweptHost:
+    """A machine of the appliance's own subnets with Windows' doors open, which no directory has named.
+
+    Attributes:
+        doors: Its open ports, in rising order; never empty.
+        name: As reverse DNS has it; None where it does not.
+    """
+
+    address: str
+    doors: tuple[int, ...]
+    name: str | None = None
+    reason: str = "not-in-a-directory"
+
+    @property
+    def is_likely_windows(self) -> bool:
+        """True when more than file sharing is open: storage boxes share files too."""
+        return any(door != _FILE_SHARING for door in self.doors)
+
+
+@frozen
 class DomainDiscovery:
-    """What discovery found: domains, most certain first (may be none), and everything that was tried."""
+    """What discovery found: domains, most certain first (may be none), and everything that was tried.
+
+    Attributes:
+        swept: Hosts of our own subnets, when a sweep was asked for.
+    """
 
     domains: tuple[Domain, ...]
     hints: tuple[Hint, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    swept: tuple[SweptHost, ...] = ()
 
     @property
     def best(self) -> Domain | None:
@@ -82,7 +128,7 @@ class DomainDiscovery:
 
 @frozen
 class DiscoveredDomain:
-    """A domain on the wire."""
+    """A domain on the wire. ``controllers`` says more of the same controllers; an older appliance sends none."""
 
     domain_name: str
     domain_controllers: tuple[str, ...]
@@ -95,6 +141,7 @@ class DiscoveredDomain:
     confidence: int = 0
     evidence: tuple[Evidence, ...] = ()
     certificates: tuple[SeenCertificate, ...] = ()
+    controllers: tuple[DomainController, ...] = ()
 
 
 # What evidence says that DNS names a controller which gave no proof of a domain.
@@ -122,6 +169,7 @@ class DiscoveryReport:
     discovered_domain: DiscoveredDomain | None = None
     other_domains: tuple[DiscoveredDomain, ...] = ()
     nothing_found: NothingFound | None = None
+    swept: tuple[SweptHost, ...] = ()
 
 
 def render_domain(domain: Domain) -> DiscoveredDomain:
@@ -138,12 +186,14 @@ def render_domain(domain: Domain) -> DiscoveredDomain:
         confidence=domain.confidence,
         evidence=domain.evidence,
         certificates=domain.certificates,
+        controllers=domain.controllers,
     )
 
 
 def make_discovery_report(report_id: str, discovery: DomainDiscovery) -> DiscoveryReport:
     """The report of a discovery; one that found no domain says what was tried."""
     if discovery.best is None:
-        return DiscoveryReport(report_id, nothing_found=NothingFound(discovery.evidence, discovery.hints))
+        nothing = NothingFound(discovery.evidence, discovery.hints)
+        return DiscoveryReport(report_id, nothing_found=nothing, swept=discovery.swept)
     first, *others = (render_domain(domain) for domain in discovery.domains)
-    return DiscoveryReport(report_id, discovered_domain=first, other_domains=tuple(others))
+    return DiscoveryReport(report_id, discovered_domain=first, other_domains=tuple(others), swept=discovery.swept)

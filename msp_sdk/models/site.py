@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -73,7 +74,12 @@ class Site:
 
 @frozen
 class StatusDetails:
-    """The figures behind a phase. ``awaiting`` says whom or what the site waits for."""
+    """The figures behind a phase.
+
+    Attributes:
+        skipped: How many computers are no target, by reason code.
+        awaiting: Whom or what the site waits for.
+    """
 
     domain_discovered: str | None = None
     directory: Literal["found", "none", "unknown"] = "unknown"
@@ -82,6 +88,7 @@ class StatusDetails:
     agents_deployed: int = 0
     agents_failed: int = 0
     first_scan_complete: bool = False
+    skipped: Mapping[str, int] = field(factory=dict)
     awaiting: tuple[str, ...] = ()
 
 

@@ -22,8 +22,10 @@ import dns.asyncresolver
 import dns.exception
 import dns.name
 import dns.nameserver
+import dns.rcode
 import dns.rdatatype
 import dns.resolver
+import dns.reversename
 from attrs import field, frozen
 
 from msp_sdk.errors import ConfigError, DiscoveryError, WireError
@@ -222,6 +224,10 @@ class Resolver:
             raise ConfigError("a DNS server is not an IP address.", code="bad-resolver") from error
         self._limit = asyncio.Semaphore(_CONCURRENT)
 
+    def each(self) -> tuple[Resolver, ...]:
+        """One resolver for each of the servers, so that they can be asked side by side."""
+        return tuple(Resolver((server,), search=self.search, options=self._options) for server in self.servers)
+
     @classmethod
     def of_domain(cls, dns_servers: Iterable[str], *, options: ResolverOptions | None = None) -> Resolver:
         """The resolver for a domain's names, from ``Domain.dns_servers``; the system's when the domain lists none."""
@@ -282,13 +288,48 @@ class Resolver:
             return ()
         return tuple(rdata.target.to_text(omit_final_dot=True) for rdata in answer.rrset)
 
+    async def serves(self, domain: str) -> bool:
+        """True when the servers know the zone of this very name (its SOA record).
+
+        Raises:
+            DiscoveryError: The servers failed or were silent. Retryable.
+        """
+        answer = await self._ask(domain, dns.rdatatype.SOA)
+        return answer is not None and answer.rrset is not None
+
+    async def reverse_names(self, address: str) -> tuple[str, ...]:
+        """Names that reverse DNS gives an address, without the final dot; empty when there are none.
+
+        Raises:
+            DiscoveryError: The servers failed or were silent. Retryable.
+        """
+        try:
+            name = dns.reversename.from_address(address.partition("%")[0])
+        except (dns.exception.DNSException, ValueError):
+            return ()
+        answer = await self._ask(name.to_text(), dns.rdatatype.PTR)
+        if answer is None or answer.rrset is None:
+            return ()
+        return tuple(rdata.target.to_text(omit_final_dot=True).lower() for rdata in answer.rrset)
+
+    async def alias(self, name: str) -> str | None:
+        """The name that an absolute name is an alias of (CNAME), without the final dot; None when it is none.
+
+        Raises:
+            DiscoveryError: The servers failed or were silent. Retryable.
+        """
+        answer = await self._ask(name, dns.rdatatype.CNAME)
+        if answer is None or answer.rrset is None:
+            return None
+        return str(answer.rrset[0].target.to_text(omit_final_dot=True)).lower()
+
     async def _ask(self, name: str, kind: dns.rdatatype.RdataType) -> dns.resolver.Answer | None:
         """The answer, or None when the name does not exist."""
         if not self.servers:
             raise DiscoveryError("no DNS server is known.", code="no-dns-server", remedy="Give a resolver.")
         where = ", ".join(map(render_server, self.servers))
         try:
-            absolute = dns.name.from_text(name)
+            absolute = _absolute(name)
             async with self._limit:
                 return await self._resolver.resolve(absolute, kind, raise_on_no_answer=False, search=False)
         except dns.resolver.NXDOMAIN:
@@ -297,9 +338,29 @@ class Resolver:
             raise DiscoveryError(
                 f"the DNS servers {where} did not answer for {name}.", code="dns-no-answer", remedy="Check the network."
             ) from error
+        except dns.resolver.NoNameservers as error:
+            code, how = _why_none_served(error)
+            raise DiscoveryError(f"the DNS servers {where} {how} for {name}.", code=code) from error
         except (dns.exception.DNSException, UnicodeError, ValueError) as error:
             raise DiscoveryError(
                 f"the DNS servers {where} failed for {name}: {type(error).__name__}.", code="dns-failed"
             ) from error
         except OSError as error:
             raise DiscoveryError(f"the DNS servers {where} cannot be reached.", code="dns-unreachable") from error
+
+
+def _absolute(name: str) -> dns.name.Name:
+    """A name as Windows' DNS has it: letters beyond ASCII as UTF-8, not as IDNA (sites may be called so)."""
+    if name.isascii():
+        return dns.name.from_text(name)
+    return dns.name.Name([*(label.encode() for label in name.rstrip(".").split(".")), b""])
+
+
+def _why_none_served(error: dns.resolver.NoNameservers) -> tuple[str, str]:
+    """Code and words. A server that refuses is there, and has nothing to say to us; one without an answer is not."""
+    responses = [failure[4] for failure in error.kwargs.get("errors", ())]
+    if all(response is None for response in responses):
+        return "dns-unreachable", "could not be reached"
+    if all(response is not None and response.rcode() == dns.rcode.REFUSED for response in responses):
+        return "dns-refused", "refused to answer"
+    return "dns-failed", "failed"

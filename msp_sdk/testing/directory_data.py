@@ -1,4 +1,4 @@
-"""What a stand-in directory holds: entries, builders of computer entries, and how a search picks among them. Pure.
+"""What a stand-in directory holds: entries and builders of computer entries. Pure.
 
 Example:
     >>> entry = make_computer_entry("SRV1", "Windows Server 2022 Standard", domain="northvalley.test")
@@ -9,16 +9,12 @@ Example:
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-import sansldap
-from attrs import field, frozen, mutable
+from attrs import field, frozen
 
 from msp_sdk.directory.entry import domain_to_dn, render_filetime, render_sid
-
-_BIT_AND = "1.2.840.113556.1.4.803"
-_BIT_OR = "1.2.840.113556.1.4.804"
 
 UAC_DISABLED = 0x2
 UAC_WORKSTATION = 0x1000
@@ -130,162 +126,6 @@ def escape_dn(value: str) -> str:
     if escaped.startswith((" ", "#")):
         escaped = f"\\{escaped}"
     return f"{escaped[:-1]}\\ " if escaped.endswith(" ") and len(value) > 1 else escaped
-
-
-@mutable
-class DirectorySpec:
-    """A domain and what its directory holds. Change ``entries`` as you like between two searches.
-
-    Attributes:
-        hostname: The controller's short name.
-        functional_level: 7 is Windows Server 2016.
-        max_page_size: Answers are cut at this many entries, as Windows does; paging passes it.
-        domain_in_root_dse: What the rootDSE claims, when it is to disagree.
-    """
-
-    domain: str
-    netbios_name: str
-    entries: list[DirectoryEntry] = field(factory=list)
-    hostname: str = "dc1"
-    ad_site: str = "Default-First-Site-Name"
-    forest: str | None = None
-    functional_level: int = 7
-    max_page_size: int = 1000
-    domain_in_root_dse: str | None = None
-
-    @property
-    def base_dn(self) -> str:
-        """The partition root."""
-        return domain_to_dn(self.domain)
-
-    @property
-    def configuration_dn(self) -> str:
-        """The configuration partition, which lies in the forest's root domain."""
-        return f"CN=Configuration,{domain_to_dn(self.forest or self.domain)}"
-
-    def root_dse(self) -> DirectoryEntry:
-        """What anybody may read."""
-        base = domain_to_dn(self.domain_in_root_dse or self.domain)
-        return make_entry(
-            "",
-            {
-                "defaultNamingContext": base,
-                "rootDomainNamingContext": domain_to_dn(self.forest or self.domain_in_root_dse or self.domain),
-                "configurationNamingContext": self.configuration_dn,
-                "schemaNamingContext": f"CN=Schema,{self.configuration_dn}",
-                "namingContexts": (base, self.configuration_dn),
-                "dnsHostName": f"{self.hostname}.{self.domain_in_root_dse or self.domain}",
-                "serverName": f"CN={self.hostname.upper()},CN=Servers,CN={self.ad_site},CN=Sites,"
-                f"{self.configuration_dn}",
-                "domainFunctionality": self.functional_level,
-                "forestFunctionality": self.functional_level,
-                "domainControllerFunctionality": self.functional_level,
-                "supportedLDAPVersion": (3, 2),
-                "supportedControl": "1.2.840.113556.1.4.319",
-                "supportedExtension": "1.3.6.1.4.1.1466.20037",
-                "isGlobalCatalogReady": "TRUE",
-            },
-        )
-
-    def cross_ref(self) -> DirectoryEntry:
-        """The entry that holds the domain's NetBIOS name."""
-        return make_entry(
-            f"CN={self.netbios_name},CN=Partitions,{self.configuration_dn}",
-            {
-                "objectClass": ("top", "crossRef"),
-                "nCName": self.base_dn,
-                "dnsRoot": self.domain,
-                "nETBIOSName": self.netbios_name,
-                "systemFlags": 3,
-            },
-        )
-
-    def find(self, base: str, scope: int, wanted: sansldap.LDAPFilter) -> list[DirectoryEntry] | None:
-        """The entries that a search finds, in order; None when the base does not exist."""
-        folded = fold_dn(base)
-        in_configuration = folded.endswith(fold_dn(self.configuration_dn))
-        pool: Iterable[DirectoryEntry] = [self.cross_ref()] if in_configuration else self.entries
-        if not in_configuration and not folded.endswith(fold_dn(self.base_dn)):
-            return None
-        inside = [entry for entry in pool if _in_scope(fold_dn(entry.dn), folded, scope)]
-        if scope == sansldap.SearchScope.BASE and not inside:
-            return [] if folded == fold_dn(self.base_dn) else None
-        return [entry for entry in inside if matches(wanted, entry)]
-
-
-def fold_dn(dn: str) -> str:
-    """A distinguished name for comparison: no space after commas, lower case."""
-    return ",".join(part.strip() for part in dn.split(",")).lower()
-
-
-def _in_scope(dn: str, base: str, scope: int) -> bool:
-    if scope == sansldap.SearchScope.BASE:
-        return dn == base
-    if scope == sansldap.SearchScope.ONE_LEVEL:
-        return dn.partition(",")[2] == base
-    return dn == base or dn.endswith(f",{base}")
-
-
-def matches(wanted: sansldap.LDAPFilter, entry: DirectoryEntry) -> bool:  # noqa: PLR0911 (one return a kind of filter)
-    """True if the filter lets the entry pass; a kind of filter that the stand-in does not know never does."""
-    match wanted:
-        case sansldap.FilterAnd():
-            return all(matches(part, entry) for part in wanted.filters)
-        case sansldap.FilterOr():
-            return any(matches(part, entry) for part in wanted.filters)
-        case sansldap.FilterNot():
-            return not matches(wanted.filter, entry)
-        case sansldap.FilterPresent():
-            return wanted.attribute.lower() in entry.folded
-        case sansldap.FilterEquality():
-            return any(_equal(wanted.attribute, value, wanted.value) for value in _values(entry, wanted.attribute))
-        case sansldap.FilterGreaterOrEqual():
-            return any(_order(value) >= _order(wanted.value) for value in _values(entry, wanted.attribute))
-        case sansldap.FilterLessOrEqual():
-            return any(_order(value) <= _order(wanted.value) for value in _values(entry, wanted.attribute))
-        case sansldap.FilterSubstrings():
-            return any(_has_pieces(value.lower(), wanted) for value in _values(entry, wanted.attribute))
-        case sansldap.FilterExtensibleMatch(rule=rule, attribute=str(name)) if rule in (_BIT_AND, _BIT_OR):
-            return any(_has_bits(value, wanted.value, rule) for value in _values(entry, name))
-    return False
-
-
-def _values(entry: DirectoryEntry, attribute: str) -> tuple[bytes, ...]:
-    return entry.folded.get(attribute.lower(), ())
-
-
-def _equal(attribute: str, value: bytes, wanted: bytes) -> bool:
-    if attribute.lower() == "objectcategory" and b"=" not in wanted:
-        # Windows takes the class's short name for the distinguished name of its category.
-        return value.lower().startswith(b"cn=" + wanted.lower() + b",")
-    return value.lower() == wanted.lower()
-
-
-def _order(value: bytes) -> tuple[int, int, bytes]:
-    """Numbers by value, before text by its bytes."""
-    try:
-        return (0, int(value), b"")
-    except ValueError:
-        return (1, 0, value.lower())
-
-
-def _has_pieces(value: bytes, wanted: sansldap.FilterSubstrings) -> bool:
-    if wanted.initial is not None and not value.startswith(wanted.initial.lower()):
-        return False
-    rest = value[len(wanted.initial or b"") :]
-    for piece in wanted.any or ():
-        _, found, rest = rest.partition(piece.lower())
-        if not found:
-            return False
-    return wanted.final is None or rest.endswith(wanted.final.lower())
-
-
-def _has_bits(value: bytes, wanted: bytes, rule: str) -> bool:
-    try:
-        have, want = int(value), int(wanted)
-    except ValueError:
-        return False
-    return have & want == want if rule == _BIT_AND else bool(have & want)
 
 
 def _encode(value: Value) -> bytes:

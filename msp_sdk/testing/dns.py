@@ -62,7 +62,14 @@ class DnsZone:
         self._records = {key: values for key, values in self._records.items() if key[0] != wanted}
 
     def add_controller(
-        self, name: str, address: str | None, *, port: int = 389, priority: int = 0, weight: int = 100
+        self,
+        name: str,
+        address: str | None,
+        *,
+        port: int = 389,
+        priority: int = 0,
+        weight: int = 100,
+        ad_site: str | None = None,
     ) -> None:
         """Add what a controller registers of itself: its address and its SRV records.
 
@@ -72,11 +79,16 @@ class DnsZone:
             port: Where its LDAP is.
             priority: Lower ones are tried first.
             weight: Among equals, how often it is chosen.
+            ad_site: Its site, for the names of that site; None leaves them out.
         """
         if address is not None:
             self.add_address(name, address)
         for service in ("_ldap._tcp.dc._msdcs", "_ldap._tcp"):
             self.add(service, "SRV", f"{priority} {weight} {port} {self.name(name)}")
+        for service, door in (("_kerberos._tcp", 88), ("_gc._tcp", 3268)):
+            self.add(service, "SRV", f"{priority} {weight} {door} {self.name(name)}")
+        if ad_site is not None:
+            self.add(f"_ldap._tcp.{ad_site}._sites.dc._msdcs", "SRV", f"{priority} {weight} {port} {self.name(name)}")
 
     def answer(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> dns.rrset.RRset | None:
         """The records of a name, or None."""

@@ -39,12 +39,13 @@ from msp_sdk.testing.directory_data import (
     UAC_DISABLED,
     UAC_WORKSTATION,
     DirectoryEntry,
-    DirectorySpec,
     make_computer_entry,
     make_service_account_entry,
 )
+from msp_sdk.testing.directory_spec import DirectorySpec
 from msp_sdk.testing.dns import DnsServer, DnsZone
 from msp_sdk.testing.estate_plan import PlannedComputer, plan_computers
+from msp_sdk.testing.netlogon import NetlogonServer
 from msp_sdk.testing.windows_host import Machine
 from msp_sdk.testing.wsman import WsmanHost
 from msp_sdk.wire.converter import encode_bytes, unstructure
@@ -237,10 +238,13 @@ class Estate:
             server.faults.delay_s = self.spec.delay_s
             async with contextlib.AsyncExitStack() as trial:
                 await trial.enter_async_context(server)
+                await trial.enter_async_context(NetlogonServer(directory, address=address, port=server.port))
                 if self.spec.with_directory:
                     stack.push_async_exit(trial.pop_all())
             # A dead controller keeps its port in DNS: that is how the field looks after a power cut.
-            zone.add_controller(controller.name.lower(), address, port=server.port, priority=number)
+            zone.add_controller(
+                controller.name.lower(), address, port=server.port, priority=number, ad_site=directory.ad_site
+            )
             servers.append(server)
         return servers
 

@@ -4,12 +4,14 @@ Each handler states what its script does, step by step, and is bound to the dige
 change of a script read its handler again, then write the new digest here.
 
 A machine's ``notes`` steer it: ``power_cut_at`` (``staged``, ``stopped``, ``swapped``, ``configured``) cuts the next
-run off there, once; ``staged_garbage`` spoils what arrives, once; ``other_antivirus`` is a list of products.
+run off there, once; ``staged_garbage`` spoils what arrives, once; ``other_antivirus`` is a list of products;
+``directory`` holds the entries of the directory of which the machine is a controller.
 """
 
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 from collections.abc import Mapping
 
@@ -251,3 +253,27 @@ def scan_defender(machine: Machine, parameters: dict[str, object], payload: byte
         "tamper_protection": defender.tamper_protection if defender.present else None,
         "other_products": others,
     }
+
+
+@answers("directory-computers", sha256="7aee6d10937df3dc8e6e92d0ea19dd216ae05e80addbf26998f42df97309199d")
+def directory_computers(machine: Machine, parameters: dict[str, object], payload: bytes) -> Mapping[str, object]:
+    """The computers of the directory of which this machine is a controller: the entries in its note ``directory``."""
+    del payload
+    entries = machine.notes.get("directory")
+    if not isinstance(entries, list):
+        raise ScriptFault("script-failed", "the server is not operational.")
+    base, names = _text(parameters, "base_dn").lower(), parameters.get("attributes")
+    wanted = {str(name).lower() for name in names} if isinstance(names, list) else set()
+    lines = []
+    for entry in entries:
+        if not entry.dn.lower().endswith(base) or b"computer" not in entry.folded.get("objectclass", ()):
+            continue
+        parts = [_base64(entry.dn.encode())]
+        parts += [f"{name}={','.join(map(_base64, found))}" for name, found in entry.folded.items() if name in wanted]
+        lines.append("\t".join(parts))
+    packed = gzip.compress("".join(f"{line}\n" for line in lines).encode())
+    return {"count": len(lines), "entries": _base64(packed)}
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -56,6 +56,7 @@ class Daemon:
         self._cycle = Cycle(tools)
         self._news = asyncio.Event()
         self._answers = asyncio.Event()
+        self._held = asyncio.Event()
         self._failures = 0
         self._revoked = False
         self._pass: asyncio.Task[None] | None = None
@@ -69,6 +70,7 @@ class Daemon:
                 tasks.create_task(self._beat_for_ever(), name="heartbeat")
                 tasks.create_task(self._work_for_ever(), name="work")
                 tasks.create_task(self._post_for_ever(), name="reports")
+                tasks.create_task(self._watch_directory_for_ever(), name="directory")
                 tasks.create_task(_feed_watchdog(), name="watchdog")
         except* _MovedError:
             logger.warning("the config has changed: this appliance begins anew in its new place")
@@ -100,12 +102,15 @@ class Daemon:
             credential_states=states,
             health={
                 **({"problems": problems} if problems else {}),
+                **({"directory": directory} if (directory := self._cycle.directory_facts) else {}),
                 **({"reports_waiting": waiting} if waiting > MANY_REPORTS else {}),
             },
         )
         reply = await tools.checkin.check_in(status)
+        tools.beats += 1
         self._interval_s = reply.next_checkin_seconds
         self._revoked = False
+        self._held.set()
 
     async def _credential_states(self) -> tuple[CredentialState, ...]:
         """What the ledger knows, so many at a time that a check-in stays small; never at the price of the heartbeat."""
@@ -158,8 +163,16 @@ class Daemon:
             logger.error("Central does not know our key any more; all work stops: %s", error)
         self._revoked = True
         self._tools.checkin.forget()
+        self._held.set()
         if self._pass is not None:
             self._pass.cancel()
+
+    async def _watch_directory_for_ever(self) -> None:
+        """After each answer of Central, whatever a pass is busy with."""
+        while True:
+            await self._held.wait()
+            self._held.clear()
+            await self._cycle.watch_directory()
 
     async def _work_for_ever(self) -> None:
         while True:

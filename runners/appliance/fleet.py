@@ -23,8 +23,7 @@ from msp_sdk.models.target import MergeResult, Target
 from runners.appliance.backoff import Backoff
 from runners.appliance.due import circumstances, is_due, is_same_outcome, seconds_until_due
 from runners.appliance.state import HostRecord, RolloutRecord
-from runners.appliance.survey import report_id
-from runners.appliance.wiring import Tools
+from runners.appliance.wiring import Tools, report_id
 
 logger = logging.getLogger(__name__)
 

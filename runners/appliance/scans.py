@@ -9,8 +9,7 @@ from msp_sdk.models.compliance import CheckResult, ScanReport
 from msp_sdk.models.generation import ENUMERATION, SCAN, owed
 from msp_sdk.models.target import MergeResult, Target
 from runners.appliance.state import ScannedHosts
-from runners.appliance.survey import report_id
-from runners.appliance.wiring import Tools
+from runners.appliance.wiring import Tools, report_id
 
 logger = logging.getLogger(__name__)
 

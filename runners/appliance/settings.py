@@ -23,6 +23,7 @@ class ApplianceSettings:
         resolvers: DNS servers that replace resolv.conf and leases, as (host, port); empty means: the system's.
         search: Search domains that replace those of resolv.conf and leases.
         ca_file: CAs to trust for Central instead of the system's.
+        sweep: Look for Windows hosts in the appliance's own subnets too; a person asks for it.
     """
 
     config: Path = DEFAULT_PATH
@@ -31,6 +32,7 @@ class ApplianceSettings:
     resolvers: tuple[DnsServer, ...] = ()
     search: tuple[str, ...] = ()
     ca_file: str | None = None
+    sweep: bool = False
 
     @property
     def state_folder(self) -> Path:
@@ -60,7 +62,7 @@ def read_settings(
     """Put the settings together.
 
     Environment: ``MSP_CONFIG``, ``MSP_CENTRAL``, ``MSP_PROVISION_CODE``, ``MSP_RESOLVERS`` and ``MSP_SEARCH`` (both
-    separated by commas), ``MSP_CENTRAL_CA``.
+    separated by commas), ``MSP_CENTRAL_CA``, ``MSP_SWEEP`` (``1`` means yes).
 
     Raises:
         ConfigError: A resolver is malformed.
@@ -73,6 +75,7 @@ def read_settings(
         resolvers=tuple(parse_server(entry) for entry in resolvers or _words(environ.get("MSP_RESOLVERS", ""))),
         search=search or _words(environ.get("MSP_SEARCH", "")),
         ca_file=ca_file or environ.get("MSP_CENTRAL_CA") or None,
+        sweep=environ.get("MSP_SWEEP") == "1",
     )
 
 

@@ -16,7 +16,6 @@ from typing import TypeVar
 from attrs import field, frozen
 
 from msp_sdk.errors import ConfigError, StateError, WireError
-from msp_sdk.models.computer import Enumeration
 from msp_sdk.models.domain import DomainDiscovery
 from msp_sdk.models.rollout import Outcome
 from msp_sdk.provisioning.config import write_atomically
@@ -24,14 +23,6 @@ from msp_sdk.wire.converter import dumps, loads, structure
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-@frozen
-class KeptEnumeration:
-    """The last good enumeration, its computers probed, and the generation it belongs to."""
-
-    enumeration: Enumeration
-    generation: int
 
 
 @frozen

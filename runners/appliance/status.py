@@ -17,6 +17,11 @@ _SIOCGIFADDR = 0x8915
 _SIOCGIFNETMASK = 0x891B
 
 
+def read_subnets() -> tuple[str, ...]:
+    """The networks that the appliance stands in, without loopback."""
+    return tuple(sorted({str(interface.network) for interface in _ipv4_interfaces()}))
+
+
 def read_status() -> ApplianceStatus:
     """How the appliance is now; what cannot be read is left out."""
     interfaces = _ipv4_interfaces()
@@ -28,7 +33,7 @@ def read_status() -> ApplianceStatus:
         uptime_seconds=_uptime_s(),
         nixos_version=_nixos_version(),
         all_mac_addresses=identity.mac_addresses,
-        subnets=tuple(sorted({str(interface.network) for interface in interfaces})),
+        subnets=read_subnets(),
     )
 
 

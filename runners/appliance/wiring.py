@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import random
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from attrs import evolve
@@ -17,7 +19,7 @@ from msp_sdk.discovery import DiscoveryOptions, DomainDiscoverer
 from msp_sdk.enumeration import ADEnumerator, EnumerationOptions, with_addresses
 from msp_sdk.errors import MspError, StateError
 from msp_sdk.models.checkin import SitePolicy
-from msp_sdk.models.computer import Computer
+from msp_sdk.models.computer import Computer, EnumerationScope
 from msp_sdk.models.credential import Credential, CredentialState
 from msp_sdk.models.domain import Domain
 from msp_sdk.models.package import AgentPackage
@@ -36,9 +38,16 @@ from msp_sdk.windows.shell import HostPolicy, WindowsShells
 from msp_sdk.wire.http import HttpOptions
 from runners.appliance.backoff import Backoff
 from runners.appliance.clock import Clock
+from runners.appliance.kept_connection import KeptConnection
+from runners.appliance.network_marks import NetworkMarks, read_network_marks
 from runners.appliance.packages import PackageCache
 from runners.appliance.settings import ApplianceSettings
 from runners.appliance.state import Owner, StateFiles, claim_state
+
+
+def report_id() -> str:
+    """A new id for a report."""
+    return str(uuid.uuid4())
 
 
 class EnrolmentMovedError(StateError):
@@ -92,9 +101,14 @@ class Tools:
         )
         self.packages = PackageCache(settings.config.parent / "packages", self.checkin.http)
         self.discoverer = DomainDiscoverer(
-            options=DiscoveryOptions(resolvers=settings.resolvers, search=settings.search)
+            options=DiscoveryOptions(resolvers=settings.resolvers, search=settings.search, sweep=settings.sweep)
         )
         self.domain: Domain | None = None
+        # How many check-ins were answered: what is done once after each compares it.
+        self.beats = 0
+        self.draw = random.random
+        self.network_marks: Callable[[], NetworkMarks] = lambda: read_network_marks(settings.resolvers, settings.search)
+        self.directory = KeptConnection(self.enumerator)
         self.posted = asyncio.Event()
         self.probing = ProbeOptions()
         self._credentials = _HeldCredentials(self.checkin)
@@ -120,6 +134,7 @@ class Tools:
 
     async def aclose(self) -> None:
         """Close every connection."""
+        await self.directory.close()
         await self._shells.aclose()
 
     @property
@@ -150,8 +165,14 @@ class Tools:
 
     def enumerator(self, domain: Domain, credential: Credential) -> ADEnumerator:
         """A reader of a domain's computers."""
-        directory = DirectoryOptions(ca_pems=self._holdings.policy.trusted_cas)
-        return ADEnumerator(domain, credential, ledger=self.ledger, options=EnumerationOptions(directory=directory))
+        policy = self._holdings.policy
+        options = EnumerationOptions(
+            directory=DirectoryOptions(ca_pems=policy.trusted_cas, allow_ntlm=policy.allow_ntlm),
+            scope=EnumerationScope(ous=self._holdings.scope.ous),
+            # Where LDAP is closed, an administrator of the controller may read on it.
+            shells=self._shells,
+        )
+        return ADEnumerator(domain, credential, ledger=self.ledger, options=options)
 
     def resolver_of(self, domain: Domain | None) -> Resolver:
         """Who resolves names: the domain's own servers where there is a domain."""

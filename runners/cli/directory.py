@@ -6,20 +6,23 @@ import argparse
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msp_sdk.errors import BindRejectedError, ConfigError, DirectoryError, LogonNotAllowedError
 from runners.cli.common import ask, can_ask, plain, read_password, read_text_file
 
 if TYPE_CHECKING:
+    from msp_sdk.directory.session import DirectoryOptions
     from msp_sdk.discovery import DomainDiscoverer
     from msp_sdk.models.credential import Credential, TrustedCertificate
     from msp_sdk.models.domain import Domain, SeenCertificate
     from msp_sdk.network.logons import LogonLedger
     from msp_sdk.network.resolver import Resolver
 
+
+T = TypeVar("T")
 
 _LDAP_PORT = 389
 _MAX_PORT = 65535
@@ -40,6 +43,16 @@ def add_directory_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ca", metavar="FILE", help="PEM of the CA that signed the controllers' certificates")
     parser.add_argument("--accept-certificate", metavar="SHA256", action="append", default=[])
     parser.add_argument("--try-again", action="store_true", help="one more attempt after a refusal")
+    parser.add_argument(
+        "--allow-ntlm", action="store_true", help="NTLM inside its own encryption where neither Kerberos nor TLS is had"
+    )
+
+
+def directory_options(options: argparse.Namespace) -> DirectoryOptions:
+    """How a directory is opened."""
+    from msp_sdk.directory.session import DirectoryOptions
+
+    return DirectoryOptions(allow_ntlm=options.allow_ntlm)
 
 
 def state_folder() -> Path:
@@ -128,7 +141,7 @@ async def make_credential(options: argparse.Namespace, domain: Domain, ledger: L
             code=state.code,
             remedy="Accounts lock: give --try-again for exactly one more attempt.",
         )
-    trusted = await _trusted_certificates(options, domain)
+    trusted = await _trusted_certificates(options, domain, shape)
     password = read_password(options.password_file, f"Password of {options.user}")
     # Only now: a refusal must not be forgotten by a call that gets no further than its options.
     if options.try_again:
@@ -151,7 +164,46 @@ def telling_how_to_trust() -> Iterator[None]:
 _HOW_TO_TRUST = "Compare it with the controller's, then give --accept-certificate SHA256, or --ca FILE."
 
 
-async def _trusted_certificates(options: argparse.Namespace, domain: Domain) -> tuple[TrustedCertificate, ...]:
+async def asking_for_trust(domain: Domain, credential: Credential, work: Callable[[Credential], Awaitable[T]]) -> T:
+    """Do some work; where only a certificate that nobody knows is in its way, ask a person about it and do it again.
+
+    Raises:
+        BindRejectedError: Nobody can be asked, or the answer is no; told in the words of the command line.
+    """
+    from attrs import evolve
+
+    with telling_how_to_trust():
+        pins = _load_pins().get(domain.name.casefold(), ())
+        listed = credential.trusted_certificates
+        # What was named on the command line is all that may be used; pins may grow.
+        named = any(entry.ca_pem or entry.sha256 not in pins for entry in listed)
+        try:
+            return await work(credential)
+        except BindRejectedError as error:
+            if named or not can_ask() or "certificate-untrusted" not in str(error.context.get("doors", error.code)):
+                raise
+        accepted = await _ask_about_certificates(domain, listed)
+        return await work(evolve(credential, trusted_certificates=accepted))
+
+
+async def _kerberos_applies(domain: Domain, shape: Credential, options: argparse.Namespace) -> bool:
+    """Whether some controller can be asked without a certificate."""
+    from msp_sdk.directory.sealed_logon import kerberos_applies
+    from msp_sdk.network.threads import ThreadPool
+
+    pool = ThreadPool("kerberos", 1)
+    try:
+        for controller in domain.controllers:
+            if await pool.run(kerberos_applies, controller, shape, directory_options(options)):
+                return True
+    finally:
+        pool.close()
+    return False
+
+
+async def _trusted_certificates(
+    options: argparse.Namespace, domain: Domain, shape: Credential
+) -> tuple[TrustedCertificate, ...]:
     from msp_sdk.models.credential import TrustedCertificate
     from msp_sdk.network.pins import parse_sha256
 
@@ -163,6 +215,24 @@ async def _trusted_certificates(options: argparse.Namespace, domain: Domain) -> 
     named = len(listed) > len(pins)
     if named or (pins and not can_ask()):
         return tuple(listed)
+    if await _kerberos_applies(domain, shape, options):
+        return tuple(listed)
+    return await _ask_about_certificates(domain, listed)
+
+
+async def _ask_about_certificates(
+    domain: Domain, known: Sequence[TrustedCertificate]
+) -> tuple[TrustedCertificate, ...]:
+    """Show the controllers' certificates that are not known, and ask; the accepted ones are kept.
+
+    Raises:
+        BindRejectedError: None may see a password.
+        DirectoryError: No controller shows one.
+    """
+    from msp_sdk.models.credential import TrustedCertificate
+
+    listed = list(known)
+    pins = [entry.sha256 for entry in listed if entry.sha256]
     seen = await _see_certificates(domain)
     unknown = {entry.sha256: entry for entry in reversed(seen) if entry.sha256 not in pins}
     if not can_ask():

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
-from runners.cli.common import print_json, print_line, print_table, progress
+from runners.cli.common import plain, print_json, print_line, print_table, progress
 from runners.cli.directory import (
     add_directory_options,
+    asking_for_trust,
+    directory_options,
     find_domain,
     make_credential,
     open_ledger,
-    telling_how_to_trust,
 )
+
+if TYPE_CHECKING:
+    from msp_sdk.enumeration import ControllerFailure
+    from msp_sdk.models.computer import Enumeration, EnumerationChanges
+    from msp_sdk.models.credential import Credential
+
+_ROLES = ("domain_controller", "server", "workstation", "other")
 
 
 def add_to(commands: Any) -> None:
@@ -20,38 +30,113 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("enumerate", help="list every computer of a domain")
     parser.add_argument("domain", metavar="DOMAIN")
     add_directory_options(parser)
+    for option, metavar, text in (
+        ("--ou", "OU", "only in this container and below: a path such as Clinic/Servers, or its DN"),
+        ("--exclude-ou", "OU", "not in this container and below"),
+        ("--name", "PATTERN", "only names that fit, such as 'WS*'"),
+        ("--group", "GROUP", "only members of this group, nested ones too"),
+    ):
+        parser.add_argument(option, metavar=metavar, action="append", default=[], help=text)
+    parser.add_argument("--role", action="append", default=[], choices=_ROLES, help="only this role")
+    parser.add_argument("--since", metavar="CURSOR", help="only what has changed since the cursor of a --json before")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(run=_enumerate)
 
 
 async def _enumerate(options: argparse.Namespace) -> int:
-    from msp_sdk.enumeration import ADEnumerator
+    from msp_sdk.enumeration import ADEnumerator, EnumerationOptions
+    from msp_sdk.models.computer import EnumerationScope
 
+    scope = EnumerationScope(
+        ous=tuple(options.ou),
+        excluded_ous=tuple(options.exclude_ou),
+        names=tuple(options.name),
+        roles=tuple(options.role),
+        groups=tuple(options.group),
+    )
     with progress(f"finding {options.domain}"):
         domain = await find_domain(options, options.domain)
     ledger = open_ledger()
     credential = await make_credential(options, domain, ledger)
-    with telling_how_to_trust(), progress(f"reading {domain.name}"):
-        async with ADEnumerator(domain, credential, ledger=ledger) as enumerator:
-            enumeration = await enumerator.enumerate()
-    if options.json:
+    how = EnumerationOptions(directory=directory_options(options), scope=scope)
+
+    async def read(
+        credential: Credential,
+    ) -> tuple[Enumeration | None, EnumerationChanges | None, list[ControllerFailure]]:
+        with progress(f"reading {domain.name}"):
+            async with ADEnumerator(domain, credential, ledger=ledger, options=how) as enumerator:
+                if options.since is not None:
+                    return None, await enumerator.changes(since=options.since), enumerator.failures
+                return await enumerator.enumerate(), None, enumerator.failures
+
+    enumeration, changes, failures = await asking_for_trust(domain, credential, read)
+    if sys.stderr.isatty():
+        for failure in failures:
+            sys.stderr.write(f"{plain(_skipped(failure))}\n")
+    passed_over = tuple(failures) if options.json else None
+    if changes is not None:
+        _show_changes(changes, passed_over)
+    if enumeration is not None:
+        _show(enumeration, passed_over)
+    return 0
+
+
+def _skipped(failure: ControllerFailure) -> str:
+    door = f" {failure.door}" if failure.door else ""
+    return f"passed over: {failure.controller}{door} ({failure.code}): {failure.detail}"
+
+
+def _show(enumeration: Enumeration, passed_over: tuple[ControllerFailure, ...] | None) -> None:
+    """As a document where ``passed_over`` is given, else as a table."""
+    if passed_over is not None:
         print_json(
             {
                 "domain_name": enumeration.domain_name,
                 "source": enumeration.source,
                 "enumerated_at": enumeration.enumerated_at,
                 "service_accounts_count": enumeration.service_accounts_count,
+                "cursor": enumeration.cursor,
+                "scope": enumeration.scope,
+                "passed_over": passed_over,
                 "computers": enumeration.computers,
             }
         )
-        return 0
+        return
     print_table(
         ("NAME", "ROLE", "OS", "NOT A TARGET BECAUSE"),
         ((entry.hostname, entry.role, entry.os_name, entry.skipped_reason) for entry in enumeration.computers),
     )
     print_line(
-        f"{len(enumeration.computers)} computers from {enumeration.source}: {len(enumeration.servers)} servers,"
-        f" {len(enumeration.workstations)} workstations, {len(enumeration.others)} others;"
-        f" {enumeration.service_accounts_count} managed service accounts are not listed"
+        f"{len(enumeration.computers)} computers from {enumeration.source}: {len(enumeration.servers)} servers"
+        f" ({len(enumeration.domain_controllers)} of them controllers), {len(enumeration.workstations)} workstations,"
+        f" {len(enumeration.others)} others; {enumeration.service_accounts_count} managed service accounts are not"
+        " listed"
     )
-    return 0
+    reasons = Counter(entry.skipped_reason for entry in enumeration.computers if entry.skipped_reason)
+    if reasons:
+        print_line("not targets: " + ", ".join(f"{count} {code}" for code, count in reasons.most_common()))
+
+
+def _show_changes(changes: EnumerationChanges, passed_over: tuple[ControllerFailure, ...] | None) -> None:
+    if passed_over is not None:
+        print_json(
+            {
+                "domain_name": changes.domain_name,
+                "source": changes.source,
+                "enumerated_at": changes.enumerated_at,
+                "since": changes.since,
+                "cursor": changes.cursor,
+                "complete": changes.complete,
+                "passed_over": passed_over,
+                "changed": changes.changed,
+                "removed": changes.removed,
+            }
+        )
+        return
+    print_table(
+        ("NAME", "ROLE", "OS", "NOT A TARGET BECAUSE"),
+        ((entry.hostname, entry.role, entry.os_name, entry.skipped_reason) for entry in changes.changed),
+    )
+    blind = "" if changes.complete else "; this account does not see all that is gone: a full reading does"
+    print_line(f"{len(changes.changed)} changed, {len(changes.removed)} gone, from {changes.source}{blind}")
+    print_line(f"cursor: {changes.cursor}")

@@ -41,7 +41,6 @@ def add_fleet_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--package-name", default="agent")
     parser.add_argument("--package-version", required=True)
     parser.add_argument("--host-ca", metavar="FILE", action="append", default=[], help="CA of the hosts' certificates")
-    parser.add_argument("--allow-ntlm", action="store_true", help="NTLM inside WinRM's own encryption, without TLS")
     parser.add_argument("--role", action="append", choices=["server", "workstation", "domain_controller"])
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     add_directory_options(parser)

@@ -99,6 +99,39 @@ def test_the_page_follows_the_site_without_a_reload(page: Any, site: Any) -> Non
     assert page.evaluate("window.notReloaded") is True
 
 
+def test_the_page_shows_what_is_known_of_the_domain_and_lists_a_computer_that_has_just_joined(
+    page: Any, site: Any
+) -> None:
+    open_site(page, site)
+    controller = {"fqdn": "dc1.corp.example", "ad_site": "HQ"}
+    domain = {
+        "domain_name": "corp.example",
+        "domain_controllers": ["dc1.corp.example"],
+        "discovered_at": NOW,
+        "netbios_name": "CORP",
+        "forest": "forest.example",
+        "ad_site": "Clinic",
+        "confidence": 95,
+        "evidence": [{"kind": "srv", "source": "10.0.0.1", "detail": IMAGE}],
+        "controllers": [controller],
+    }
+    site.report("domain-discovered", report_id="d1", discovered_domain=domain)
+    row = page.get_by_role("row", name="corp.example")
+    row.wait_for(timeout=SOON_MS)
+    for text in ("CORP", "forest.example", "Clinic", "dc1.corp.example", "in HQ", "95 %"):
+        assert text in row.inner_text()
+    row.get_by_text("Evidence").click()
+    assert IMAGE in row.inner_text()
+    enumerate_(site, computer("PC1"))
+    fresh = {**computer("PC2"), "skipped_reason": "new", "os_name": None}
+    changes = {"kind": "changes", "domain_name": "corp.example", "enumeration_time": NOW, "source": "dc1 ldaps"}
+    site.report("enumeration-results", report_id="c1", results={**changes, "workstations": [fresh]})
+    joined = page.get_by_role("row", name="PC2")
+    joined.wait_for(timeout=SOON_MS)
+    assert "The account is new" in joined.inner_text()
+    assert page.get_by_role("row", name="corp.example").locator("details[open]").count() == 1
+
+
 def test_a_host_name_with_a_script_is_text_also_when_it_arrives_live(page: Any, site: Any) -> None:
     open_site(page, site)
     discover(site)

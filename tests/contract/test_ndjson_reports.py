@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -130,8 +131,6 @@ def test_a_line_without_an_end_is_stopped(site: Any) -> None:
 
 @pytest.mark.parametrize("name", ["A\\u0000B", "\\ud800", "", "x" * 300])
 def test_a_name_that_no_table_holds_refuses_all_of_it(site: Any, name: str) -> None:
-    import hashlib
-
     whole = lines("e1", 3)
     whole[2] = whole[2].replace(b'"hostname":"SRV00001"', f'"hostname":"{name}"'.encode())
     digest = hashlib.sha256(b"".join(whole[1:-1])).hexdigest()
@@ -140,3 +139,26 @@ def test_a_name_that_no_table_holds_refuses_all_of_it(site: Any, name: str) -> N
     # Half a character is no JSON at all.
     assert (answer.status_code, answer.json()["code"]) in ((422, "invalid"), (400, "bad-json")), answer.text
     assert count(site) == 0
+
+
+def test_changes_as_lines_remove_what_is_gone_and_leave_the_rest(site: Any) -> None:
+    assert send(site, b"".join(lines("e1", 3))).status_code == 200
+    whole = lines("e2", 5)
+    head = json.loads(whole[0])
+    head["results"] |= {"kind": "changes", "removed": [{"object_guid": "guid-0", "reason": "deleted"}]}
+    first = json.dumps(head).encode() + b"\n"
+    fourth = whole[4:5]
+    end = json.dumps({"count": 1, "sha256": hashlib.sha256(fourth[0]).hexdigest()}).encode() + b"\n"
+    answer = send(site, b"".join([first, *fourth, end]))
+    assert answer.status_code == 200, answer.text
+    assert count(site) == 3
+
+
+def test_lines_of_a_scope_that_no_model_here_knows_mark_nothing_as_vanished(site: Any) -> None:
+    assert send(site, b"".join(lines("e1", 3))).status_code == 200
+    whole = lines("e2", 1)
+    head = json.loads(whole[0])
+    head["results"]["scope"] = {"of_tomorrow": ["x"]}
+    answer = send(site, b"".join([json.dumps(head).encode() + b"\n", *whole[1:]]))
+    assert answer.status_code == 200, answer.text
+    assert count(site) == 3

@@ -91,6 +91,18 @@ def test_a_discovered_domain_is_shown_with_its_certificates(site: Any) -> None:
     assert found["discovered_domain"]["certificates"] == [{"controller": "dc1.corp.example", "sha256": "ab" * 32}]
 
 
+def test_what_is_known_of_controllers_and_of_hosts_in_no_directory_reaches_the_partner(site: Any) -> None:
+    body = discovered("d1")
+    controller = {"fqdn": "dc1.corp.example", "ad_site": "HQ", "doors": [88, 389], "is_read_only": True}
+    body["discovered_domain"] |= {"controllers": [controller], "forest": "example", "netbios_name": "CORP"}  # type: ignore[operator]
+    body["swept"] = [{"address": "10.0.0.9", "doors": [445, 5985], "name": "kiosk.lan"}]
+    taken(site, "domain-discovered", body)
+    (found,) = listed(site, "domains")
+    (known,) = found["discovered_domain"]["controllers"]
+    assert {name: known[name] for name in controller} == controller
+    assert found["swept"][0]["reason"] == "not-in-a-directory"
+
+
 def test_a_discovery_that_finds_nothing_does_not_forget_the_domain(site: Any) -> None:
     """Lesson 19."""
     taken(site, "domain-discovered", discovered("d1"))
@@ -141,10 +153,9 @@ def test_a_full_report_leaves_other_domains_alone(site: Any) -> None:
 
 
 def test_a_full_report_of_some_units_leaves_the_rest_of_the_domain_alone(site: Any) -> None:
-    inside = computer("IN", ou_path="OU=Clinic,DC=corp,DC=example")
-    outside = computer("OUT", ou_path="OU=HQ,DC=corp,DC=example")
+    inside, outside = computer("IN", ou_path="Clinic/Servers"), computer("OUT", ou_path="HQ")
     taken(site, "enumeration-results", full("e1", inside, outside))
-    taken(site, "enumeration-results", full("e2", scope={"ous": ["ou=clinic,dc=corp,dc=example"]}))
+    taken(site, "enumeration-results", full("e2", scope={"ous": ["clinic"]}))
     assert names(site) == ["OUT"]
 
 
@@ -154,6 +165,103 @@ def test_removed_computers_of_a_changes_report_are_gone(site: Any) -> None:
     removed = [{"object_guid": str(one["object_guid"]).upper(), "reason": "deleted"}]
     taken(site, "enumeration-results", full("e2", kind="changes", removed=removed))
     assert names(site) == ["SRV2"]
+
+
+def changes(report_id: str, *servers: dict[str, object], **results: object) -> dict[str, object]:
+    return full(report_id, *servers, kind="changes", **results)
+
+
+def owes_enumeration(site: Any, completed: int) -> bool:
+    return bool(site.joined.check_in(completed={"enumeration": completed})["trigger_enumeration"])
+
+
+def test_computers_that_were_removed_in_one_domain_stay_in_another(site: Any) -> None:
+    mine = computer("SRV1")
+    taken(site, "enumeration-results", full("e1", mine))
+    removed = [{"object_guid": mine["object_guid"], "reason": "deleted"}]
+    taken(site, "enumeration-results", changes("e2", domain_name="branch.example", removed=removed))
+    assert names(site) == ["SRV1"]
+
+
+def test_changes_that_go_on_from_the_last_report_are_taken_and_ask_for_nothing(site: Any) -> None:
+    taken(site, "enumeration-results", full("e1", computer("SRV1"), cursor="c1"))
+    taken(site, "enumeration-results", changes("e2", computer("SRV2"), base_cursor="c1", cursor="c2"))
+    taken(site, "enumeration-results", changes("e3", computer("SRV3"), base_cursor="c2", cursor="c3"))
+    assert names(site) == ["SRV1", "SRV2", "SRV3"]
+    assert not owes_enumeration(site, 0)
+
+
+def test_changes_with_a_gap_before_them_are_taken_and_a_full_enumeration_is_wished_once(site: Any) -> None:
+    """Lesson 15: a report that was given up on its way must not leave the list wrong for ever."""
+    taken(site, "enumeration-results", full("e1", computer("SRV1"), cursor="c1"))
+    taken(site, "enumeration-results", changes("e3", computer("SRV3"), base_cursor="c2", cursor="c3"))
+    assert names(site) == ["SRV1", "SRV3"]
+    taken(site, "enumeration-results", changes("e4", computer("SRV4"), base_cursor="c9", cursor="c4"))
+    wished = site.joined.check_in(completed={"enumeration": 0})
+    assert (wished["trigger_enumeration"], wished["enumeration_generation"]) == (True, 1)
+    taken(site, "enumeration-results", full("e5", computer("SRV4"), generation=1, cursor="c5"))
+    assert not owes_enumeration(site, 1)
+    taken(site, "enumeration-results", changes("e6", base_cursor="c5", cursor="c6"))
+    assert not owes_enumeration(site, 1)
+
+
+def test_changes_never_complete_a_wish_and_never_make_a_domain_fully_enumerated(site: Any) -> None:
+    site.partner.post(f"/api/sites/{site.site_id}/enumerations")
+    taken(site, "enumeration-results", changes("e1", computer("SRV1"), generation=1))
+    assert owes_enumeration(site, 0)
+    assert site.partner.get(f"/api/sites/{site.site_id}/deployment-status").json()["phase"] == "discovering"
+
+
+def test_changes_of_a_domain_that_central_knows_nothing_of_ask_for_a_full_one(site: Any) -> None:
+    """Central's tables were set back to an older day."""
+    taken(site, "enumeration-results", changes("e1", computer("SRV1"), base_cursor="c1", cursor="c2"))
+    assert owes_enumeration(site, 0)
+
+
+def test_repeated_changes_are_idempotent(site: Any) -> None:
+    """A crash between a report and its record sends the same changes again, under another id."""
+    taken(site, "enumeration-results", full("e1", computer("SRV1"), computer("SRV2"), cursor="c1"))
+    removed = [{"object_guid": computer("SRV2")["object_guid"], "reason": "deleted"}]
+    for number in range(2):
+        body = changes(f"r{number}", computer("SRV3"), base_cursor="c1", cursor="c2", removed=removed)
+        taken(site, "enumeration-results", body)
+        assert names(site) == ["SRV1", "SRV3"]
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [{"names": ["XX*"]}, {"roles": ["other"]}, {"groups": ["CN=x"]}, {"moon_phase": "full"}, {"ous": [{}]}],
+)
+def test_a_full_report_of_a_scope_that_central_cannot_judge_marks_nothing_as_vanished(site: Any, scope: object) -> None:
+    taken(site, "enumeration-results", full("e1", computer("SRV1"), computer("PC1", "workstation")))
+    body = full("e2", computer("SRV9"))
+    body["results"]["scope"] = scope  # type: ignore[index]
+    answer = report(site, "enumeration-results", body)
+    assert answer.status_code in (200, 422)
+    assert {"PC1", "SRV1"} <= set(names(site))
+
+
+def test_units_that_were_left_out_are_left_alone(site: Any) -> None:
+    inside, outside = computer("IN", ou_path="Clinic"), computer("OUT", ou_path="Clinic/Imaging/CT")
+    taken(site, "enumeration-results", full("e1", inside, outside))
+    taken(site, "enumeration-results", full("e2", scope={"excluded_ous": ["Clinic/Imaging"]}))
+    assert names(site) == ["OUT"]
+
+
+def test_a_removed_computer_whose_name_cannot_be_one_refuses_the_report(site: Any) -> None:
+    answer = report(
+        site, "enumeration-results", changes("e1", removed=[{"object_guid": "x" * 99, "reason": "deleted"}])
+    )
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "results.removed[0].object_guid")
+
+
+def test_why_computers_are_left_out_is_counted(site: Any) -> None:
+    skipped = [{"hostname": name, "reason": reason} for name, reason in (("A", "stale"), ("B", "stale"), ("C", "new"))]
+    targets = [{"hostname": "SRV1", "role": "server"}]
+    body = {"report_id": "t1", "enumeration_generation": 0, "targets": targets, "skipped": skipped}
+    taken(site, "targets", body)
+    details = site.partner.get(f"/api/sites/{site.site_id}/deployment-status").json()["details"]
+    assert details["skipped"] == {"new": 1, "stale": 2}
 
 
 def test_a_failed_enumeration_never_turns_the_last_good_result_into_zero(site: Any) -> None:

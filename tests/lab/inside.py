@@ -81,9 +81,9 @@ async def enumerate_all(given: dict[str, Any]) -> Any:
     """Read all computers, and their addresses from the domain's DNS."""
     ledger = LogonLedger(Path(given["ledger"]))
     domain = await _domain(given)
-    async with ADEnumerator(
-        domain, credential_of(given), ledger=ledger, options=EnumerationOptions(resolver=resolver_of(given))
-    ) as enumerator:
+    directory = DirectoryOptions(doors=tuple(given["doors"])) if "doors" in given else DirectoryOptions()
+    options = EnumerationOptions(directory=directory, resolver=resolver_of(given))
+    async with ADEnumerator(domain, credential_of(given), ledger=ledger, options=options) as enumerator:
         enumeration = await enumerator.enumerate()
         netbios_name = await enumerator.netbios_name()
     located = await with_addresses(enumeration.computers, resolver_of(given))
@@ -119,7 +119,8 @@ def main() -> None:
         found = asyncio.run(SCENARIOS[sys.argv[1]](given))
     except MspError as error:
         found = {"error": type(error).__name__, "code": error.code, "detail": error.detail}
-    json.dump(found, sys.stdout)
+    # What is a set has no order.
+    json.dump(found, sys.stdout, default=sorted)
 
 
 if __name__ == "__main__":

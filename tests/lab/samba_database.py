@@ -1,6 +1,6 @@
 """Work on Samba's database beside or before the running controller. Run by the system's Python, which has the bindings.
 
-Reads an order as JSON on stdin and prints JSON: ``seed``, ``bad-password-count`` or ``reset``.
+Reads an order as JSON on stdin, what to ``do`` and with which values, and prints JSON: see ``ORDERS``.
 """
 
 import json
@@ -11,8 +11,9 @@ from pathlib import Path
 import ldb
 from samba import param
 from samba.auth import system_session
-from samba.dcerpc import dnsp
-from samba.ndr import ndr_pack
+from samba.dbchecker import dbcheck
+from samba.dcerpc import dnsp, security
+from samba.ndr import ndr_pack, ndr_unpack
 from samba.samdb import SamDB
 
 WORKSTATION_TRUST = 0x1000
@@ -46,19 +47,12 @@ def main() -> None:
     settings = param.LoadParm()
     settings.load(str(folder / "etc" / "smb.conf"))
     samdb = SamDB(url=str(folder / "private" / "sam.ldb"), session_info=system_session(settings), lp=settings)
-    if order["do"] == "seed":
-        json.dump(seed(samdb, order), sys.stdout)
-    elif order["do"] == "bad-password-count":
-        json.dump({"count": bad_password_count(samdb, order["account"])}, sys.stdout)
-    elif order["do"] == "reset":
-        reset(samdb, order["account"])
-        json.dump({}, sys.stdout)
-    else:
-        sys.exit(f"unknown order {order['do']!r}")
+    found = ORDERS[order["do"]](samdb, order)
+    json.dump(found, sys.stdout)
 
 
 def seed(samdb: SamDB, order: dict) -> dict:
-    """The domain of a small clinic: its computers, their addresses, and one ordinary account."""
+    """One ordinary account and, unless the directory is filled already, the computers of a small clinic."""
     base = samdb.domain_dn()
     # A test must see strikes counted without locking itself out.
     policy = ldb.Message(ldb.Dn(samdb, base))
@@ -70,6 +64,13 @@ def seed(samdb: SamDB, order: dict) -> dict:
         policy[name] = ldb.MessageElement(value, ldb.FLAG_MOD_REPLACE, name)
     samdb.modify(policy)
     samdb.newuser("svc-msp", order["password"], description="Reads the directory")
+    # What a controller registers for itself when all of its services run.
+    message = ldb.Message(dn_of(samdb, "DC1$"))
+    service = f"ldap/dc1.{order['domain']}"
+    message["servicePrincipalName"] = ldb.MessageElement(service, ldb.FLAG_MOD_ADD, "servicePrincipalName")
+    samdb.modify(message)
+    if not order["clinic"]:
+        return {"computers": []}
     samdb.add({"dn": f"OU=Clinic,{base}", "objectClass": "organizationalUnit"})
     for name, system, disabled, address in COMPUTERS:
         entry = {
@@ -106,20 +107,103 @@ def add_address(samdb: SamDB, domain: str, name: str, address: str) -> None:
     samdb.add({"dn": f"DC={name},{zone}", "objectClass": ["top", "dnsNode"], "dnsRecord": ndr_pack(record)})
 
 
-def bad_password_count(samdb: SamDB, account: str) -> int:
-    """The strikes of an account."""
-    found = samdb.search(expression=f"(sAMAccountName={ldb.binary_encode(account)})", attrs=["badPwdCount"])
-    return int(str(found[0].get("badPwdCount", idx=0) or 0))
+def computers(samdb: SamDB, order: dict) -> dict:
+    """By name: SID, system, and the address that the clinic gave it."""
+    addresses = {row[0]: row[3] for row in COMPUTERS}
+    found = samdb.search(expression="(objectClass=computer)", attrs=["name", "objectSid", "operatingSystem"])
+    return {
+        str(entry["name"]): {
+            "sid": str(ndr_unpack(security.dom_sid, entry["objectSid"][0])),
+            "os_name": str(entry.get("operatingSystem", idx=0) or ""),
+            "address": addresses.get(str(entry["name"])),
+        }
+        for entry in found
+    }
 
 
-def reset(samdb: SamDB, account: str) -> None:
-    """No strikes and no lock."""
-    found = samdb.search(expression=f"(sAMAccountName={ldb.binary_encode(account)})", attrs=["cn"])
-    message = ldb.Message(found[0].dn)
-    for name in ("badPwdCount", "lockoutTime"):
-        message[name] = ldb.MessageElement("0", ldb.FLAG_MOD_REPLACE, name)
+def join(samdb: SamDB, order: dict) -> dict:
+    """A computer joins: it has no system, name or address yet."""
+    entry = {
+        "dn": f"CN={order['name']},CN=Computers,{samdb.domain_dn()}",
+        "objectClass": "computer",
+        "sAMAccountName": f"{order['name']}$",
+        "userAccountControl": str(WORKSTATION_TRUST),
+    }
+    samdb.add(entry, controls=[RELAX])
+    return {}
+
+
+def describe(samdb: SamDB, order: dict) -> dict:
+    """The computer that joined was started anew: it tells its system and its name, and DNS its address."""
+    host = f"{order['name'].lower()}.{order['domain']}"
+    values = {
+        "dNSHostName": host,
+        "operatingSystem": order["os_name"],
+        "operatingSystemVersion": "10.0 (22631)",
+        "lastLogonTimestamp": str(now_as_filetime()),
+    }
+    add_address(samdb, order["domain"], order["name"].lower(), order["address"])
+    return change(samdb, {"account": f"{order['name']}$", "values": values})
+
+
+def change(samdb: SamDB, order: dict) -> dict:
+    """Replace attributes of an account; an empty value removes one."""
+    message = ldb.Message(dn_of(samdb, order["account"]))
+    for name, value in order["values"].items():
+        message[name] = ldb.MessageElement(value or [], ldb.FLAG_MOD_REPLACE, name)
     samdb.modify(message, controls=[RELAX])
+    return {}
 
+
+def delete(samdb: SamDB, order: dict) -> dict:
+    """Delete an account's object; a tombstone stays."""
+    samdb.delete(dn_of(samdb, order["account"]))
+    return {}
+
+
+def administrator(samdb: SamDB, order: dict) -> dict:
+    """An account that may read deleted objects too."""
+    samdb.newuser(order["account"], order["password"])
+    samdb.add_remove_group_members("Domain Admins", [order["account"]])
+    return {}
+
+
+def dn_of(samdb: SamDB, account: str) -> ldb.Dn:
+    """Where an account is."""
+    return samdb.search(expression=f"(sAMAccountName={ldb.binary_encode(account)})", attrs=["cn"])[0].dn
+
+
+def bad_password_count(samdb: SamDB, order: dict) -> dict:
+    """The strikes of an account."""
+    found = samdb.search(base=dn_of(samdb, order["account"]), scope=ldb.SCOPE_BASE, attrs=["badPwdCount"])
+    return {"count": int(str(found[0].get("badPwdCount", idx=0) or 0))}
+
+
+def reset(samdb: SamDB, order: dict) -> dict:
+    """No strikes and no lock."""
+    return change(samdb, {"account": order["account"], "values": {"badPwdCount": "0", "lockoutTime": "0"}})
+
+
+def check(samdb: SamDB, order: dict) -> dict:
+    """Samba's own check of the objects below a place; its findings go to stderr."""
+    said = dbcheck(samdb, quiet=True, in_transaction=False)
+    errors = said.check_database(DN=f"{order['under']},{samdb.domain_dn()}", scope=ldb.SCOPE_SUBTREE, controls=[])
+    found = samdb.search(base=f"{order['under']},{samdb.domain_dn()}", attrs=["cn"])
+    return {"checked": len(found), "errors": errors}
+
+
+ORDERS = {
+    "check": check,
+    "seed": seed,
+    "computers": computers,
+    "join": join,
+    "describe": describe,
+    "set": change,
+    "delete": delete,
+    "administrator": administrator,
+    "bad-password-count": bad_password_count,
+    "reset": reset,
+}
 
 if __name__ == "__main__":
     main()

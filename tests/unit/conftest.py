@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace, TracebackType
+from typing import Any, Self
 
 import pytest
 
-from msp_sdk.models.credential import NewDomainCredential, StoredCredential, TrustedCertificate
+from msp_sdk.directory.session import SkippedDoor
+from msp_sdk.errors import MspError
+from msp_sdk.models.computer import Computer, Enumeration, EnumerationChanges, RemovedComputer
+from msp_sdk.models.credential import Credential, NewDomainCredential, StoredCredential, TrustedCertificate
+from msp_sdk.models.domain import Domain
 from msp_sdk.models.provision import Enrolment, ProvisionRequest
 from msp_sdk.models.rollout import NewRollout, Rollout
 from msp_sdk.models.site import NewSite, Site
@@ -23,7 +29,9 @@ from msp_sdk.testing.estate import Estate, EstateSpec, RunningEstate
 from runners.appliance.claiming import claim
 from runners.appliance.clock import Clock
 from runners.appliance.daemon import Daemon
+from runners.appliance.kept_connection import KeptConnection
 from runners.appliance.settings import ApplianceSettings
+from runners.appliance.survey import Survey
 from runners.appliance.wiring import Tools, open_tools
 
 
@@ -134,3 +142,175 @@ def open_lab(tmp_path: Path) -> OpenLab:
             yield opened
 
     return lab
+
+
+# --- A directory that the test changes, where the reader of the real one stands ---
+
+DOMAIN = "northvalley.test"
+ROLES = {"server": (True, False), "workstation": (False, True)}
+
+
+def computer(name: str, role: str = "server", **more: Any) -> Computer:
+    is_server, is_workstation = ROLES.get(role, (False, False))
+    return Computer(
+        object_guid=f"guid-{name.casefold()}",
+        sam_account_name=f"{name}$",
+        hostname=name,
+        role=role,  # type: ignore[arg-type]
+        is_server=is_server,
+        is_workstation=is_workstation,
+        is_domain_controller=False,
+        domain_name=DOMAIN,
+        **{"os_name": "Windows Server 2022", **more},
+    )
+
+
+def fresh(name: str) -> Computer:
+    return computer(name, "other", os_name=None, skipped_reason="new")
+
+
+class ScriptedDirectory:
+    """A directory that is changed by the test; every connection binds once."""
+
+    def __init__(self, *names: str) -> None:
+        self.computers = {name: computer(name) for name in names}
+        self.log: list[tuple[str, Computer | None]] = []
+        self.binds: list[str] = []
+        self.asked: list[str] = []
+        self.open_count = 0
+        self.failure: MspError | None = None
+        self.logon_failure: MspError | None = None
+        self.changes_failure: MspError | None = None
+        self.complete = True
+
+    def put(self, entry: Computer) -> None:
+        self.computers[entry.hostname] = entry
+        self.log.append((entry.hostname, entry))
+
+    def delete(self, name: str) -> None:
+        self.log.append((self.computers.pop(name).object_guid, None))
+
+    def touch(self, name: str) -> None:
+        """A change that no attribute of ours shows."""
+        self.log.append((name, self.computers[name]))
+
+    @property
+    def cursor(self) -> str:
+        return f"c{len(self.log)}"
+
+    def reader(self, domain: Domain, credential: Credential) -> ScriptedReader:
+        return ScriptedReader(self, domain, credential)
+
+
+class ScriptedReader:
+    """A reader of a scripted directory."""
+
+    def __init__(self, directory: ScriptedDirectory, domain: Domain, credential: Credential) -> None:
+        self._directory = directory
+        self._domain = domain
+        self._credential = credential
+        self._is_bound = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._directory.open_count -= self._is_bound
+        self._is_bound = False
+
+    @property
+    def source(self) -> str | None:
+        return "dc1 ldaps" if self._is_bound else None
+
+    @property
+    def skipped_doors(self) -> tuple[SkippedDoor, ...]:
+        return (SkippedDoor("dc1", "kerberos", "no-kerberos", "the extra is missing"),)
+
+    def _connect(self, what: str) -> None:
+        self._directory.asked.append(what)
+        if not self._is_bound:
+            self._directory.binds.append(self._credential.username)
+            if self._directory.logon_failure is not None:
+                raise self._directory.logon_failure
+            self._is_bound = True
+            self._directory.open_count += 1
+        if self._directory.failure is not None:
+            raise self._directory.failure
+
+    async def enumerate(self) -> Enumeration:
+        self._connect("full")
+        found = self._directory
+        return Enumeration(DOMAIN, tuple(found.computers.values()), datetime.now(UTC), "dc1 ldaps", cursor=found.cursor)
+
+    async def changes(self, since: str) -> EnumerationChanges:
+        self._connect(since)
+        found = self._directory
+        if found.changes_failure is not None:
+            raise found.changes_failure
+        news = found.log[int(since[1:]) :]
+        return EnumerationChanges(
+            DOMAIN,
+            tuple(entry for _, entry in news if entry is not None),
+            tuple(RemovedComputer(guid, "deleted") for guid, entry in news if entry is None and found.complete),
+            since,
+            found.cursor,
+            datetime.now(UTC),
+            "dc1 ldaps",
+            found.complete,
+        )
+
+    async def netbios_name(self) -> str | None:
+        return "NORTHVALLEY"
+
+
+class Watched:
+    """An appliance that has read a scripted directory once."""
+
+    def __init__(self, lab: Any, tools: Tools, directory: ScriptedDirectory) -> None:
+        self.lab = lab
+        self.tools = tools
+        self.directory = directory
+        tools.directory = KeptConnection(directory.reader)
+        tools.draw = lambda: 0.5
+        self.survey = Survey(tools)
+
+    async def turn(self, after_s: float = 60) -> None:
+        """A check-in, a pass, and what waits is sent."""
+        self.lab.time.at_s += after_s
+        await self.lab.beat(self.tools)
+        await self.survey.domains.discover()
+        await self.survey.directory.enumerate()
+        await self.survey.directory.follow()
+        await self.survey.merge_targets()
+
+    def reports(self) -> list[dict[str, Any]]:
+        """The enumeration reports that wait."""
+        folder = self.lab.settings.outbox_folder
+        return [json.loads(path.read_bytes()) for path in sorted(folder.glob("*-EnumerationReport.json"))]
+
+    async def names(self) -> list[str]:
+        await self.tools.checkin.flush()
+        return sorted(entry.hostname for entry in await self.lab.partner.computers(self.lab.site_id))
+
+
+@pytest.fixture
+def scripted(open_lab: OpenLab) -> SimpleNamespace:
+    """A scripted directory beside a real Central and the estate's DNS, and an appliance that has read it once."""
+
+    def watching(work: Callable[[Watched], Any]) -> None:
+        async def run() -> None:
+            async with open_lab() as lab, lab.tools() as tools:
+                await lab.give_credential()
+                watched = Watched(lab, tools, ScriptedDirectory("SRV1", "SRV2"))
+                await watched.turn()
+                assert watched.directory.asked == ["full"]
+                await watched.tools.checkin.flush()
+                await work(watched)
+
+        asyncio.run(run())
+
+    return SimpleNamespace(
+        directory=ScriptedDirectory, watched=Watched, computer=computer, fresh=fresh, watching=watching
+    )

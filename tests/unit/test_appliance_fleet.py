@@ -24,8 +24,8 @@ async def enumerated(lab: Any) -> AsyncIterator[tuple[Any, MergeResult]]:
     async with lab.tools() as tools:
         survey = Survey(tools)
         await lab.beat(tools)
-        await survey.discover()
-        await survey.enumerate()
+        await survey.domains.discover()
+        await survey.directory.enumerate()
         await survey.merge_targets()
         await lab.beat(tools)
         assert survey.merge is not None
@@ -176,8 +176,8 @@ def test_hosts_refused_for_their_credential_are_due_again_with_the_next_version(
                 await lab.partner.retry_credential(lab.site_id, stored.id)
                 await lab.beat(tools)
                 survey = Survey(tools)
-                await survey.discover()
-                await survey.enumerate()  # proves the new version
+                await survey.domains.discover()
+                await survey.directory.enumerate()  # proves the new version
                 await fleet.roll_out(merge)
                 assert installs(lab)
 
@@ -199,8 +199,8 @@ def test_hosts_that_wait_for_their_credentials_proof_come_again_soon(open_lab: C
                 waiting = [outcome for outcome in told.values() if outcome.state == "waiting" and outcome.error]
                 assert "credential-unproven" in {outcome.error.code for outcome in waiting}
                 survey = Survey(tools)
-                await survey.discover()
-                await survey.enumerate()
+                await survey.domains.discover()
+                await survey.directory.enumerate()
                 lab.time.at_s += 21
                 await fleet.roll_out(merge)
                 assert installs(lab)

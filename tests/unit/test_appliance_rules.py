@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from msp_sdk.checkin import CompletedGenerations, next_wait_s, phase_s
 from msp_sdk.errors import ConfigError, StateError
+from msp_sdk.models.computer import Computer, Enumeration, EnumerationChanges, RemovedComputer, apply_changes
 from msp_sdk.provisioning.config import write_atomically
 from runners.appliance.backoff import Backoff
+from runners.appliance.kept_enumeration import join_changes
+from runners.appliance.network_marks import read_network_marks
 from runners.appliance.settings import read_settings
 from runners.appliance.state import RolloutRecord, StateFiles, only_one
 
@@ -98,3 +104,66 @@ def test_second_daemon_in_one_folder_is_refused(tmp_path: Path) -> None:
         pass
     with only_one(tmp_path):
         pass
+
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def computers(entries: dict[int, int]) -> tuple[Computer, ...]:
+    return tuple(
+        Computer(f"g{guid}", f"{name}$", f"PC{name}", "other", False, False, False) for guid, name in entries.items()
+    )
+
+
+def changes_of(step: tuple[dict[int, int], set[int]], number: int) -> EnumerationChanges:
+    changed, gone = step
+    removed = tuple(RemovedComputer(f"g{guid}", "deleted") for guid in gone - set(changed))
+    return EnumerationChanges("x.test", computers(changed), removed, f"c{number}", f"c{number + 1}", NOW, "dc")
+
+
+STEP = st.tuples(st.dictionaries(st.integers(0, 5), st.integers(0, 2)), st.sets(st.integers(0, 5)))
+
+
+@given(base=st.dictionaries(st.integers(0, 5), st.integers(0, 2)), steps=st.lists(STEP, min_size=1, max_size=5))
+def test_joined_changes_give_what_each_of_them_gives_one_after_the_other(
+    base: dict[int, int], steps: list[tuple[dict[int, int], set[int]]]
+) -> None:
+    enumeration = Enumeration("x.test", computers(base), NOW, "dc", cursor="c0")
+    step_by_step, joined = enumeration, None
+    for number, step in enumerate(steps):
+        step_by_step = apply_changes(step_by_step, changes_of(step, number))
+        joined = join_changes(joined, changes_of(step, number))
+    assert joined is not None
+    at_once = apply_changes(enumeration, joined)
+    assert set(at_once.computers) == set(step_by_step.computers)
+    assert at_once.cursor == step_by_step.cursor == f"c{len(steps)}"
+
+
+LEASE = "# This is private data.\nADDRESS=10.0.0.9\nLIFETIME={lifetime}\nDNS={dns}\nDOMAINNAME={domain}\n"
+
+
+def test_a_renewed_lease_is_the_same_network_and_another_domain_or_server_is_not(tmp_path: Path) -> None:
+    leases = tmp_path / "run/systemd/netif/leases"
+    leases.mkdir(parents=True)
+    (tmp_path / "etc").mkdir()
+    resolv = tmp_path / "etc/resolv.conf"
+
+    def write(lifetime: int = 3600, dns: str = "10.0.0.1", domain: str = "corp.example", text: str = "") -> None:
+        (leases / "2").write_text(LEASE.format(lifetime=lifetime, dns=dns, domain=domain))
+        resolv.write_text(text or f"nameserver {dns}\n")
+
+    write()
+    before = read_network_marks(root=tmp_path)
+    write(lifetime=7200)
+    assert read_network_marks(root=tmp_path) == before
+    for change in ({"dns": "10.0.0.2"}, {"domain": "other.example"}, {"text": "nameserver 10.9.9.9\n"}):
+        write(**change)  # type: ignore[arg-type]
+        assert read_network_marks(root=tmp_path) != before
+
+
+def test_what_a_person_set_is_the_network_whatever_the_lease_says(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/resolv.conf").write_text("nameserver 10.0.0.1\nsearch lan.example\n")
+    before = read_network_marks((("10.0.0.7", 53),), ("corp.example",), root=tmp_path)
+    (tmp_path / "etc/resolv.conf").write_text("nameserver 10.0.0.2\n")
+    assert read_network_marks((("10.0.0.7", 53),), ("corp.example",), root=tmp_path) == before

@@ -9,10 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
-from attrs import evolve
-
-from msp_sdk.errors import MspError
 from msp_sdk.models.computer import Computer
 from msp_sdk.models.credential import NewCredential
 from msp_sdk.models.domain import Domain, DomainDiscovery
@@ -32,8 +28,8 @@ def waiting_reports(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 
 async def look(survey: Survey) -> None:
-    await survey.discover()
-    await survey.enumerate()
+    await survey.domains.discover()
+    await survey.directory.enumerate()
     await survey.merge_targets()
 
 
@@ -122,7 +118,7 @@ def test_directory_that_fails_stays_owed_with_back_off_and_reports_no_zero(open_
             assert "enumeration" in survey.problems
             assert tools.completed.completed.get("enumeration", 0) == 0
             attempts = len(binds(lab))
-            await survey.enumerate()
+            await survey.directory.enumerate()
             assert len(binds(lab)) == attempts, "it was tried again without waiting"
             (report,) = waiting_reports(lab.settings.config.parent, "EnumerationReport")
             assert report["failed"]["code"] in ("partial-result", "unreachable-controller")
@@ -150,119 +146,24 @@ def test_new_wish_does_not_wait_for_the_back_off_of_the_old_one(open_lab: Callab
                 server.faults.nonsense = True
             survey = Survey(tools)
             await lab.beat(tools)
-            survey.discovery = None
+            survey.domains.discovery = None
             for server in lab.estate.directories:
                 server.faults.nonsense = False
-            await survey.discover()
+            await survey.domains.discover()
             for server in lab.estate.directories:
                 server.faults.nonsense = True
             for _ in range(3):
-                await survey.enumerate()
+                await survey.directory.enumerate()
                 lab.time.at_s += 100
             for server in lab.estate.directories:
                 server.faults.nonsense = False
             lab.time.at_s -= 99
-            await survey.enumerate()
+            await survey.directory.enumerate()
             assert tools.completed.completed.get("enumeration", 0) == 0, "the back-off is still on"
             await lab.partner.wish_enumeration(lab.site_id)
             await lab.beat(tools)
-            await survey.enumerate()
+            await survey.directory.enumerate()
             assert tools.completed.completed["enumeration"] == 2
-
-    asyncio.run(run())
-
-
-def test_domain_that_appears_after_its_credential_is_read_then(open_lab: Callable[..., Any]) -> None:
-    async def run() -> None:
-        async with open_lab() as lab:
-            lab.estate.dns.faults.fail = True
-            await lab.give_credential()
-            settings = lab.settings
-            lab.settings = evolve(settings, search=("router.test",), resolvers=(lab.estate.dns.server,))
-            lab.estate.dns.faults.fail = False
-            async with lab.tools() as tools:
-                survey = Survey(tools)
-                await lab.beat(tools)
-                await look(survey)
-                assert survey.domain is None
-                assert tools.completed.completed["enumeration"] == 1, "there was nothing to read, and that was said"
-                await lab.beat(tools)
-            lab.settings = settings  # the technician plugs it into the right network
-            async with lab.tools() as tools:
-                survey = Survey(tools)
-                await lab.beat(tools)
-                await look(survey)
-                assert survey.kept is not None
-                assert len(survey.kept.enumeration.computers) == 12
-                bound = len(binds(lab))
-                lab.time.at_s += 4000
-                await look(survey)
-                assert len(binds(lab)) == bound, "once"
-
-    asyncio.run(run())
-
-
-def test_domain_that_falls_silent_keeps_its_last_good_discovery(open_lab: Callable[..., Any]) -> None:
-    """Lesson 19; also over a restart, and it is reported once."""
-
-    async def run() -> None:
-        async with open_lab() as lab:
-            async with lab.tools() as tools:
-                survey = Survey(tools)
-                await lab.beat(tools)
-                await look(survey)
-                assert tools.checkin.waiting_count == 1
-                found = survey.discovery
-                for server in lab.estate.directories:
-                    server.faults.nonsense = True
-                lab.time.at_s += 25 * 3600
-                await survey.discover()
-                assert survey.discovery is found
-                assert survey.problems["discovery"] == "unreachable-controller"
-                assert tools.checkin.waiting_count == 1
-            async with lab.tools() as tools:
-                survey = Survey(tools)
-                await survey.discover()
-                assert survey.domain is not None
-                assert survey.domain.name == lab.estate.spec.domain
-                for server in lab.estate.directories:
-                    server.faults.nonsense = False
-                lab.time.at_s += 10
-                await survey.discover()
-                assert "discovery" not in survey.problems
-
-    asyncio.run(run())
-
-
-def test_network_that_cannot_be_asked_is_a_problem_and_no_result(open_lab: Callable[..., Any]) -> None:
-    async def run() -> None:
-        async with open_lab() as lab, lab.tools() as tools:
-            lab.estate.dns.faults.fail = True
-            await lab.give_credential()
-            survey = Survey(tools)
-            await lab.beat(tools)
-            await look(survey)
-            assert survey.discovery is None
-            assert "discovery" in survey.problems
-            assert tools.completed.completed.get("enumeration", 0) == 0
-            assert tools.checkin.waiting_count == 0
-
-    asyncio.run(run())
-
-
-def test_verifying_the_domain_again_keeps_the_name_that_only_a_logon_could_read(open_lab: Callable[..., Any]) -> None:
-    async def run() -> None:
-        async with open_lab() as lab, lab.tools() as tools:
-            await lab.give_credential()
-            survey = Survey(tools)
-            await lab.beat(tools)
-            await look(survey)
-            await lab.beat(tools)
-            lab.time.at_s += 25 * 3600
-            await survey.discover()
-            assert survey.domain is not None
-            assert survey.domain.netbios_name == "NORTHVALLEY"
-            assert tools.checkin.waiting_count == 0, "nothing has changed"
 
     asyncio.run(run())
 
@@ -335,7 +236,7 @@ def test_manual_host_out_of_reach_is_knocked_at_again_and_keeps_its_address(open
 async def _manual(lab: Any, tools: Tools, *targets: ManualTarget) -> Any:
     await lab.partner.set_manual_targets(lab.site_id, targets)
     survey = Survey(tools)
-    survey.discovery = DomainDiscovery(())
+    survey.domains.discovery = DomainDiscovery(())
     await lab.beat(tools)
     await survey.merge_targets()
     return survey
@@ -351,7 +252,7 @@ def test_resolved_address_of_a_manual_host_stays_from_merge_to_merge(open_lab: C
                 lab.site_id, (ManualTarget(f"{name}.{lab.estate.spec.domain}"), ManualTarget("nobody.else.test"))
             )
             survey = Survey(tools)
-            survey.discovery = DomainDiscovery(())
+            survey.domains.discovery = DomainDiscovery(())
             await lab.beat(tools)
             await survey.merge_targets()
             before = survey.merge
@@ -411,25 +312,5 @@ def test_name_that_dns_gave_no_answer_about_is_not_said_to_have_no_address(open_
                 (False, "no-address"),
                 (None, None),
             ]
-
-    asyncio.run(run())
-
-
-def test_credential_is_never_proven_at_a_controller_of_another_domain(open_lab: Callable[..., Any]) -> None:
-    """It would be refused there, and a refusal at a controller ends a version everywhere."""
-
-    async def run() -> None:
-        async with open_lab() as lab, lab.tools() as tools:
-            await lab.give_credential()
-            survey = Survey(tools)
-            await lab.beat(tools)
-            await look(survey)
-            (credential,) = tools.checkin.holdings.credentials or ()
-            bound = len(binds(lab))
-            with pytest.raises(MspError):
-                await tools.prove(evolve(credential, domain_name="sister.test"))
-            assert len(binds(lab)) == bound
-            await tools.prove(evolve(credential, domain_name="NorthValley.test."))
-            assert len(binds(lab)) == bound + 1
 
     asyncio.run(run())

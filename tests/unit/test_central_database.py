@@ -19,7 +19,7 @@ from sqlalchemy import create_engine, insert, select, update
 
 from central_app.database import schema
 from central_app.database.connection import DuplicateError, SqliteDatabase
-from central_app.database.tables import ended_devices, events, metadata, sites
+from central_app.database.tables import ended_devices, enumerations, events, metadata, sites
 from central_app.opening import bootstrap, migrate, prepare
 from central_app.settings import make_settings
 from msp_sdk.errors import ConfigError
@@ -198,6 +198,14 @@ def test_an_older_schema_is_refused_until_it_is_migrated_and_keeps_its_data(tmp_
         connection.exec_driver_sql("drop table ended_devices")
         connection.exec_driver_sql("alter table appliances drop column delivered")
         connection.exec_driver_sql("alter table appliances add column ad_site varchar(255)")
+        for column in ("full", "changes_at", "cursor_sha256"):
+            connection.exec_driver_sql(f'alter table enumerations drop column "{column}"')
+        for column, kind in (("result", "json"), ("result_at", "datetime"), ("result_generation", "bigint")):
+            connection.exec_driver_sql(f"alter table enumerations add column {column} {kind}")
+        connection.exec_driver_sql(
+            "insert into enumerations (site_id, appliance_id, domain_name, result, full_at)"
+            """ values ('s', 'a', 'corp.example', '{"total_servers": 3}', '2026-01-05 10:00:00')"""
+        )
     engine.dispose()
     at_version(tmp_path / "c.db", "0001")
     refused = refusal(prepare, settings)
@@ -209,6 +217,7 @@ def test_an_older_schema_is_refused_until_it_is_migrated_and_keeps_its_data(tmp_
     async def work(database):
         assert len(await database.fetch_all(select(events))) == 1
         assert await database.fetch_all(select(ended_devices)) == []
+        assert (await database.fetch_one(select(enumerations)))["full"] == {"total_servers": 3}
 
     with_database(tmp_path / "c.db", work)
 

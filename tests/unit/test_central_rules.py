@@ -11,13 +11,24 @@ from sanic.exceptions import RequestCancelled
 from central_app.app import client_address
 from central_app.bodies import check_plain
 from central_app.checkin.store import Work, settle
+from central_app.computers.scope import read_scope
 from central_app.credentials.delivery import lease_is_free, next_state
-from central_app.dashboard.view import make_figures
+from central_app.dashboard.directory_view import make_domains, make_tried
+from central_app.dashboard.view import make_figures, make_reasons
 from central_app.problems import ProblemError, respond_to
 from central_app.settings import check_bind, cookie_is_secure, make_settings
 from central_app.state import RateLimiter, budget_name
 from central_app.vault import Vault, load_key, make_key
 from msp_sdk.errors import ConfigError, StateError
+from msp_sdk.models.domain import (
+    DiscoveredDomain,
+    DiscoveryReport,
+    DomainController,
+    Evidence,
+    Hint,
+    NothingFound,
+)
+from msp_sdk.models.reason import REASONS
 from msp_sdk.models.site import PROGRESS, DeploymentStatus, StatusDetails
 from msp_sdk.secret import Secret
 
@@ -200,6 +211,59 @@ def test_the_page_shows_no_zero_where_nobody_has_counted(phase, count, shown):
     status = DeploymentStatus(phase, PROGRESS[phase], StatusDetails(servers_found=count, workstations_found=count))
     figures = {figure.title: figure.value for figure in make_figures(status)}
     assert (figures["Servers"], figures["Workstations"]) == (shown, shown)
+
+
+def discovery(name: str, confidence: int, **more: object) -> DiscoveryReport:
+    domain = DiscoveredDomain(name, (f"dc1.{name}", f"dc2.{name}"), NOW, confidence=confidence, **more)  # type: ignore[arg-type]
+    return DiscoveryReport("d", domain)
+
+
+def test_the_page_lists_each_domain_once_the_surest_first_with_what_is_known_of_its_controllers():
+    known = DomainController(
+        "DC1.corp.example", ad_site="HQ", doors=(88, 389, 3268, 9999), is_global_catalog=True, is_read_only=False
+    )
+    newest = discovery("corp.example", 60, netbios_name="CORP", forest="example", controllers=(known,))
+    lines = make_domains([newest, discovery("Corp.Example", 90), discovery("branch.example", 95)])
+    assert [(line.name, line.confidence) for line in lines] == [("branch.example", "95 %"), ("corp.example", "60 %")]
+    assert (lines[1].netbios_name, lines[1].forest) == ("CORP", "example")
+    assert [(entry.name, entry.ad_site, entry.offers) for entry in lines[1].controllers] == [
+        ("DC1.corp.example", "HQ", "global catalog, Kerberos, LDAP, 9999"),
+        ("dc2.corp.example", "", ""),
+    ]
+
+
+def test_the_page_says_what_was_tried_where_nothing_was_found():
+    nothing = NothingFound((Evidence("srv", "10.0.0.1", "no such name"),), (Hint("lan.example", "dhcp"),))
+    assert make_tried([DiscoveryReport("d", nothing_found=nothing)] * 2) == (
+        "lan.example (from dhcp)",
+        "srv, 10.0.0.1: no such name",
+    )
+
+
+def test_the_page_counts_reasons_in_words_and_shows_an_unknown_one_as_it_is():
+    shown = [(entry.title, entry.value) for entry in make_reasons({"stale": 2, "of-tomorrow": 5})]
+    assert shown == [("of-tomorrow", "5"), (REASONS["stale"].title, "2")]
+
+
+@pytest.mark.parametrize(
+    ("scope", "covered"),
+    [
+        (None, True),
+        ({}, True),
+        ({"ous": [], "moon": []}, True),
+        ({"ous": ["clinic"]}, True),
+        ({"ous": ["Clinic 2"]}, False),
+        ({"ous": ["Clinic"], "excluded_ous": ["Clinic/Imaging"]}, False),
+        ({"names": ["ct*"], "roles": ["workstation"]}, True),
+        ({"roles": ["server"]}, False),
+        ({"groups": ["Imaging"]}, False),
+        ({"moon": "full"}, False),
+        ({"ous": [{}]}, False),
+        ("all", False),
+    ],
+)
+def test_a_report_speaks_only_for_what_its_scope_is_known_to_hold(scope, covered):
+    assert read_scope(scope).covers(hostname="CT1", ou_path="Clinic/Imaging", role="workstation") is covered
 
 
 def test_a_request_that_its_sender_gave_up_is_no_failure_of_ours(caplog: pytest.LogCaptureFixture) -> None:

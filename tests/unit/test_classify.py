@@ -17,7 +17,8 @@ from msp_sdk.directory.entry import (
     render_sid,
     split_dn,
 )
-from msp_sdk.enumeration.classify import ServiceAccount, classify
+from msp_sdk.enumeration.classify import ClassifyRules, ServiceAccount, classify
+from msp_sdk.enumeration.systems import VendorRules
 from msp_sdk.models.computer import Computer
 from msp_sdk.models.reason import REASONS
 from msp_sdk.testing.directory_data import (
@@ -73,6 +74,21 @@ def judge(name: str = "HOST1", os_name: str | None = "Windows 11 Pro", **more) -
         ("macOS", "15.1", "other", "not-windows"),
         ("Mac OS X Server", "10.6", "other", "not-windows"),
         ("NetApp Release 9.14", None, "other", "not-windows"),
+        # Editions in the languages of this world, and those that are made for many.
+        ("Windows 10 Professionnel", "10.0 (19045)", "workstation", None),
+        ("Windows 10 Entreprise LTSC", "10.0 (17763)", "workstation", None),
+        ("Windows Server 2019 Standard \N{LATIN CAPITAL LETTER E WITH ACUTE}valuation", "10.0 (17763)", "server", None),
+        ("Windows 10 Корпоративная", "10.0 (19045)", "workstation", None),
+        ("Майкрософт Windows 10 Pro", "10.0 (19045)", "workstation", None),
+        ("Windows 10 専用", "10.0 (19045)", "workstation", None),
+        ("\N{FULLWIDTH LATIN CAPITAL LETTER W}indows 7 Ultimate", "6.1 (7601)", "workstation", None),
+        ("Windows 11 Enterprise multi-session", "10.0 (22631)", "workstation", None),
+        ("Windows 10 Enterprise for Virtual Desktops", "10.0 (19045)", "workstation", None),
+        ("Windows 11 Pro Education", "10.0 (22631)", "workstation", None),
+        ("Windows\N{NO-BREAK SPACE}Server\N{REGISTERED SIGN} 2016 Datacenter Core", "10.0 (14393)", "server", None),
+        ("Windows MultiPoint Server 2012 Premium", "6.2 (9200)", "server", None),
+        ("Windows Embedded POSReady 2009", "5.1 (2600)", "workstation", "unsupported-os"),
+        ("Windows Embedded POSReady 7", "6.1 (7601)", "workstation", "vendor-managed"),
         ("Not Windows Server", None, "other", "not-windows"),
     ],
 )
@@ -84,14 +100,91 @@ def test_an_operating_system_makes_the_role_and_the_reason(os_name, os_version, 
 
 
 @pytest.mark.parametrize(
+    ("os_name", "platform"),
+    [
+        ("Windows 11 Pro", "windows"),
+        ("Windows Server 2025 Standard", "windows"),
+        ("Red Hat Enterprise Linux", "linux"),
+        ("pc-linux-gnu", "linux"),
+        ("Ubuntu", "linux"),
+        ("macOS", "macos"),
+        ("Mac OS X", "macos"),
+        ("Data ONTAP Release 8.1", "storage"),
+        ("Isilon OneFS", "storage"),
+        ("VMware ESXi", "other"),
+        (None, None),
+    ],
+)
+def test_the_platform_is_named(os_name, platform):
+    # Lesson 25.
+    assert judge(os_name=os_name).platform == platform
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("PACS01", {}),
+        ("CT-SCANNER-2", {}),
+        ("MRI2", {}),
+        ("WS77", {"description": "Syngo workplace, room 3"}),
+        ("WS78", {"description": "Ultra-Sound trolley"}),
+        ("WS79", {"ou": "OU=Modalities,OU=Clinic"}),
+    ],
+)
+def test_known_imaging_stations_are_left_to_their_vendor(name, more):
+    # Lesson 61.
+    assert judge(name, **more).skipped_reason == "vendor-managed"
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("CT-WS01", {}),
+        ("SPACESHIP", {}),
+        ("PET-SHOP-1", {}),
+        ("US-NYC-SRV1", {}),
+        ("DICOMMON", {}),
+        ("WS80", {"description": "Reception, next to the CT"}),
+        ("WS81", {"ou": "OU=Radiology,OU=Clinic"}),
+    ],
+)
+def test_a_word_of_everyday_life_makes_no_imaging_station(name, more):
+    assert judge(name, **more).skipped_reason is None
+
+
+def test_what_a_site_sets_of_the_rules_is_what_counts():
+    made = make_computer_entry("TILL7", "Windows 11 Pro", domain=DOMAIN, seen_at=NOW - 40 * DAY)
+    entry = Entry(made.dn, made.folded)
+    vendor = VendorRules(words=(r"\btill\d+\b",), units=())
+    for rules, wanted in (
+        (ClassifyRules(), None),
+        (ClassifyRules(vendor=vendor), "vendor-managed"),
+        (ClassifyRules(stale_after=20 * DAY), "stale"),
+    ):
+        found = classify(entry, domain_name=DOMAIN, now=NOW, rules=rules)
+        assert isinstance(found, Computer)
+        assert found.skipped_reason == wanted
+
+
+def test_who_looks_after_it_and_its_laps_are_told():
+    boss = f"CN=Boss,{DOMAIN}"
+    assert judge(managedBy=boss).managed_by == boss
+    expires = "ms-Mcs-AdmPwdExpirationTime"
+    assert judge().laps is None
+    assert judge(**{expires: 1}).laps == "legacy"
+    assert judge(**{expires: 1, "msLAPS-PasswordExpirationTime": 1}).laps == "windows"
+
+
+@pytest.mark.parametrize(
     "more",
     [
+        {"servicePrincipalName": ("E3514235-4B06-11D1-AB04-00C04FC2DCD2/x/northvalley.test",)},
         {"uac": UAC_CONTROLLER},
         {"uac": UAC_READ_ONLY_CONTROLLER},
         {"primaryGroupID": 516},
         {"primaryGroupID": 521},
     ],
-    ids=["account flag", "read-only flag", "group", "read-only group"],
+    ids=["replication service", "account flag", "read-only flag", "group", "read-only group"],
 )
 def test_every_sign_of_a_controller_makes_one_read_only_ones_too(more):
     # Lesson 25: RODCs were dropped.
@@ -124,6 +217,8 @@ def test_a_cluster_name_is_no_machine_but_its_nodes_are():
         os_name="Windows Server 2022 Datacenter", servicePrincipalName=("HOST/CLU1", "MSClusterVirtualServer/CLU1")
     )
     assert (name.role, name.skipped_reason) == ("other", "cluster-name")
+    described = judge(description="Failover cluster virtual network name account")
+    assert (described.role, described.skipped_reason) == ("other", "cluster-name")
     node = judge(os_name="Windows Server 2022 Datacenter", servicePrincipalName=("MSServerCluster/NODE1",))
     assert (node.role, node.skipped_reason) == ("server", None)
 

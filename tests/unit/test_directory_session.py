@@ -6,12 +6,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import attrs
 import pytest
 
-from msp_sdk.directory.doors import Door, doors
-from msp_sdk.directory.logon_codes import SUB_CODES, judge_refusal
+from msp_sdk.directory.ber import DIRSYNC, PAGED_RESULTS, SHOW_DELETED, Control
+from msp_sdk.directory.entry import Entry
+from msp_sdk.directory.logon_codes import SUB_CODES
+from msp_sdk.directory.search import Continuation
 from msp_sdk.directory.session import (
     DirectoryOptions,
     DirectorySession,
@@ -20,6 +23,7 @@ from msp_sdk.directory.session import (
     read_root_dse,
     see_certificate,
 )
+from msp_sdk.directory.sync import can_read_deleted, read_deleted_since, read_dirsync
 from msp_sdk.errors import (
     BindRejectedError,
     ConfigError,
@@ -38,6 +42,7 @@ from msp_sdk.testing.accounts import Account, Accounts
 from msp_sdk.testing.certificates import EstateCA
 from msp_sdk.testing.directory import DirectorySpec, LdapServer
 from msp_sdk.testing.directory_data import make_computer_entry
+from msp_sdk.testing.directory_faults import claim_huge, flip_byte
 
 DOMAIN = "northvalley.test"
 FQDN = f"dc1.{DOMAIN}"
@@ -112,7 +117,7 @@ pytestmark = pytest.mark.anyio
 async def read_all(session: DirectorySession) -> list[str]:
     def read() -> list[str]:
         pages = session.pages(BASE, "(objectCategory=computer)", ["name"])
-        return [entry.text("name") or "" for page in pages for entry in page.entries]
+        return [entry.text("name") or "" for page in pages for entry in page]
 
     return await asyncio.to_thread(read)
 
@@ -159,7 +164,7 @@ async def test_a_listed_certificate_needs_no_matching_name(lab):
 async def test_a_certificate_that_the_ca_verifies_is_enough(lab):
     async with lab() as it:
         session = await it.open(make_credential(ca=CA.pem))
-        assert session.source == f"{FQDN} starttls"
+        assert session.certificate_sha256 == CERTIFICATE.sha256
 
 
 async def test_a_digest_that_does_not_match_gives_way_to_a_ca_that_verifies(lab):
@@ -197,6 +202,22 @@ async def test_ldaps_is_used_where_start_tls_is_not_to_be_had(lab):
         session = await it.open(make_credential(), closed)
         assert session.source == f"{FQDN} ldaps"
         assert [seen.tls for seen in it.server.binds] == [True]
+
+
+async def test_start_tls_is_used_where_ldaps_is_not_to_be_had_and_what_was_passed_over_is_told(lab):
+    async with lab(ldaps=False) as it:
+        session = await it.open(make_credential())
+        assert session.source == f"{FQDN} starttls"
+        skipped = {door.door: (door.controller, door.code) for door in session.skipped_doors}
+        assert skipped["ldaps"] == (FQDN, "unreachable-controller")
+        assert [seen.tls for seen in it.server.binds] == [True]
+
+
+async def test_a_session_without_tls_has_no_certificate_and_is_not_bound(lab):
+    async with lab() as it:
+        session = await asyncio.to_thread(open_anonymous, it.controller, it.options)
+        it.sessions.append(session)
+        assert (session.certificate_sha256, session.bound) == (None, False)
 
 
 async def test_a_controller_without_a_certificate_never_sees_a_password(lab):
@@ -336,10 +357,11 @@ async def test_paging_reads_past_the_limit_and_passes_over_referrals(lab):
 
 async def test_an_answer_without_paging_that_is_cut_is_partial_and_never_a_short_list(lab):
     # Lesson 27.
+    unpaged = Continuation(lambda _: Control("1.2.840.113556.1.4.417"), lambda _: (b"", False))
     async with lab(computers=1001) as it:
         session = await it.open(make_credential())
         with pytest.raises(PartialResultError) as caught:
-            await asyncio.to_thread(session.page, BASE, "(objectCategory=computer)", ["name"], paged=False)
+            await asyncio.to_thread(lambda: list(session.rounds(BASE, "(objectCategory=computer)", ["name"], unpaged)))
         assert len(caught.value.received) == 1000
 
 
@@ -376,41 +398,96 @@ async def test_a_server_that_speaks_no_ldap_and_one_that_is_silent_are_errors_of
             await asyncio.to_thread(read_root_dse, it.controller, quick)
 
 
+HOSTILE = {
+    "pages without an end": {"endless_pages": True},
+    "another number": {"wrong_message_id": True},
+    "entries after the end": {"entries_after_done": True},
+    "byte by byte": {"drip_s": 0.05},
+    "a good-bye": {"disconnect": "the controller is shutting down"},
+    "two gigabytes": {"garble": claim_huge},
+    "a byte near the beginning": {"garble": flip_byte(2)},
+    "a byte near the end": {"garble": flip_byte(-2)},
+}
+
+
+@pytest.mark.parametrize("faults", HOSTILE.values(), ids=HOSTILE)
+async def test_a_hostile_directory_ends_in_an_error_of_ours_and_never_in_a_short_list(lab, faults):
+    # Lesson 24.
+    async with lab(computers=250) as it:
+        it.options = attrs.evolve(it.options, receive_timeout_s=1)
+        session = await it.open(make_credential())
+        for name, value in faults.items():
+            setattr(it.server.faults, name, value)
+
+        async def read_twice() -> None:
+            # What came after a whole answer shows at the next one.
+            await read_all(session)
+            await read_all(session)
+
+        with pytest.raises(DirectoryError):
+            await read_twice()
+
+
+async def test_changes_come_as_windows_tells_them_and_deletions_to_those_who_see_them(lab):
+    # Lesson 53.
+    attributes = ("name", "operatingSystem", "operatingSystemVersion", "isDeleted")
+
+    def read_delta(session: DirectorySession, cookie: bytes = b"") -> tuple[list[Entry], bytes]:
+        rounds = list(read_dirsync(session, BASE, "(objectClass=computer)", attributes, cookie))
+        return [entry for part in rounds for entry in part.entries], rounds[-1].cookie
+
+    async with lab(computers=5) as it:
+        session = await it.open(make_credential())
+        everything, cookie = await asyncio.to_thread(read_delta, session)
+        assert len(everything) == 5
+        changed, deleted = f"CN=SRV1,CN=Computers,{BASE}", f"CN=SRV2,CN=Computers,{BASE}"
+        it.server.spec.change(changed, {"operatingSystem": None, "operatingSystemVersion": "10.0 (20348)"})
+        it.server.spec.delete(deleted)
+        assert not await asyncio.to_thread(can_read_deleted, session)
+        [found], _ = await asyncio.to_thread(read_delta, session, cookie)
+        assert found.dn == changed
+        assert (found.values("operatingSystem"), found.text("operatingSystemVersion")) == ((), "10.0 (20348)")
+        assert "name" not in found.attributes
+
+        it.server.spec.rights.reads_deleted.add("svc")
+        assert await asyncio.to_thread(can_read_deleted, session)
+        both, _ = await asyncio.to_thread(read_delta, session, cookie)
+        assert [entry.text("isDeleted") for entry in both if entry.dn != changed] == ["TRUE"]
+        gone = await asyncio.to_thread(lambda: list(read_deleted_since(session, 0)))
+        assert len([entry for page in gone for entry in page]) == 1
+
+
+async def test_dirsync_that_is_not_allowed_is_told_from_a_cookie_that_is_lost(lab):
+    async with lab(computers=1) as it:
+        session = await it.open(make_credential())
+        with pytest.raises(DirectoryError) as lost:
+            await asyncio.to_thread(lambda: list(read_dirsync(session, BASE, "(cn=*)", ("name",), b"nonsense")))
+        it.server.faults.refuse_dirsync = True
+        with pytest.raises(DirectoryError) as refused:
+            await asyncio.to_thread(lambda: list(read_dirsync(session, BASE, "(cn=*)", ("name",))))
+        assert (lost.value.code, refused.value.code) == ("cursor-lost", "dirsync-refused")
+
+
+async def test_the_root_dse_tells_the_clock_the_controls_and_when_bound_the_database(lab):
+    async with lab() as it:
+        root = await asyncio.to_thread(read_root_dse, it.controller, it.options)
+        assert root.invocation_id is None
+        assert {PAGED_RESULTS, DIRSYNC, SHOW_DELETED} <= root.supported_controls
+        assert root.sasl_mechanisms
+        assert isinstance(root.highest_committed_usn, int)
+        skew = root.clock_skew(datetime.now(UTC))
+        assert skew is not None
+        assert abs(skew) < timedelta(minutes=1)
+        session = await it.open(make_credential())
+        bound = await asyncio.to_thread(session.root_dse)
+        assert bound.invocation_id is not None
+        assert len(bound.invocation_id) == 36
+
+
 async def test_no_session_shows_the_password(lab):
     async with lab() as it:
         session = await it.open(make_credential())
         link = session._link
-        for shown in (link.connection, link.connection.request, link.connection.strategy._outstanding):
+        for shown in (session, link, vars(link), link._framer.__dict__):
             assert PASSWORD not in repr(shown)
-            assert PASSWORD.encode().hex() not in repr(shown)
-        assert link.connection.password is None
-
-
-@pytest.mark.parametrize(
-    ("code", "message", "expected"),
-    [
-        (49, "80090346: LdapErr: DSID-0C090597, data 80090346, v4563", ("channel-binding", False)),
-        (49, "80090308: LdapErr: comment, data 52E, v4563", ("wrong-password", True)),
-        (49, "Invalid credentials", ("wrong-password", True)),
-        (51, "busy", (None, False)),
-        (53, "no idea", (None, None)),
-    ],
-)
-async def test_refusals_say_whether_the_password_was_looked_at(code, message, expected):
-    refusal = judge_refusal(code, message)
-    assert (refusal.code, refusal.password_judged) == expected
-
-
-async def test_every_sub_code_is_a_reason():
-    assert set(SUB_CODES.values()) <= set(REASONS)
-
-
-async def test_doors_are_start_tls_then_ldaps_for_each_address():
-    controller = DomainController(FQDN, 3890, ("127.0.0.1", "::1"))
-    assert doors(controller, first="starttls", ldaps_port=6360) == (
-        Door("starttls", "127.0.0.1", 3890),
-        Door("ldaps", "127.0.0.1", 6360),
-        Door("starttls", "::1", 3890),
-        Door("ldaps", "::1", 6360),
-    )
-    assert doors(DomainController(FQDN, 3269), first="starttls") == (Door("ldaps", FQDN, 3269),)
+            assert repr(PASSWORD.encode())[2:-1] not in repr(shown)

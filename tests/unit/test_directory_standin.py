@@ -17,8 +17,8 @@ from msp_sdk.testing.directory_data import (
     UAC_WORKSTATION,
     make_computer_entry,
     make_service_account_entry,
-    matches,
 )
+from msp_sdk.testing.directory_filter import matches
 from msp_sdk.testing.dns import DnsServer, DnsZone
 
 DOMAIN = "northvalley.test"

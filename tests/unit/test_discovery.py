@@ -1,49 +1,30 @@
-"""Discovery against DNS and directories over real sockets."""
+"""Discovery against DNS and directories over real sockets: domains and their controllers."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from attrs import evolve
 
-from msp_sdk.directory.session import DirectoryOptions
-from msp_sdk.discovery import DiscoveryOptions, DomainDiscoverer
-from msp_sdk.discovery.dhcp import Lease
-from msp_sdk.discovery.hints import collect_hints
-from msp_sdk.errors import ConfigError, DiscoveryError
-from msp_sdk.models.domain import DomainDiscovery, make_discovery_report
-from msp_sdk.network.resolver import Resolver, ResolverOptions, render_server
+from msp_sdk.discovery import DomainDiscoverer
+from msp_sdk.models.domain import (
+    DiscoveryReport,
+    DomainController,
+    DomainDiscovery,
+    SweptHost,
+    make_discovery_report,
+    render_domain,
+)
+from msp_sdk.network.resolver import render_server
 from msp_sdk.testing.accounts import Accounts
-from msp_sdk.testing.certificates import EstateCA
 from msp_sdk.testing.directory import DirectorySpec, LdapServer
 from msp_sdk.testing.dns import DnsServer, DnsZone
-
-DOMAIN = "northvalley.test"
-CA = EstateCA.make("Northvalley CA")
-CERTIFICATE = CA.issue([f"dc1.{DOMAIN}"])
-DNS = ResolverOptions(timeout_s=0.3, lifetime_s=0.6)
-DIRECTORY = DirectoryOptions(connect_timeout_s=1, receive_timeout_s=1, ldaps_port=1)
+from msp_sdk.testing.netlogon import READ_ONLY_FLAGS, NetlogonServer
+from msp_sdk.wire.converter import structure, unstructure
+from tests.unit.discovery_lab import CERTIFICATE, DOMAIN, QUICK, controller, details, discover, estate, kinds
 
 pytestmark = pytest.mark.anyio
-
-
-@asynccontextmanager
-async def estate(spec: DirectorySpec | None = None) -> AsyncIterator[tuple[DnsServer, DnsZone, LdapServer]]:
-    spec = spec or DirectorySpec(DOMAIN, "NORTHVALLEY")
-    zone = DnsZone(spec.domain)
-    async with LdapServer(spec, Accounts([]), certificate=CERTIFICATE) as ldap, DnsServer(zone) as dns:
-        zone.add_controller(spec.hostname, "127.0.0.1", port=ldap.port)
-        yield dns, zone, ldap
-
-
-def kinds(discovery: DomainDiscovery) -> set[str]:
-    return {item.kind for item in discovery.evidence}
-
-
-async def discover(dns: DnsServer, *search: str) -> DomainDiscovery:
-    options = DiscoveryOptions(resolvers=(dns.server,), search=search or (DOMAIN,), dns=DNS, directory=DIRECTORY)
-    return await DomainDiscoverer(options=options).discover()
 
 
 async def test_a_domain_is_found_with_its_controllers_addresses_and_certificates():
@@ -53,14 +34,31 @@ async def test_a_domain_is_found_with_its_controllers_addresses_and_certificates
         assert (domain.name, domain.forest, domain.base_dn) == (DOMAIN, DOMAIN, "DC=northvalley,DC=test")
         (controller,) = domain.controllers
         assert (controller.fqdn, controller.port, controller.addresses) == (ldap.fqdn, ldap.port, ("127.0.0.1",))
-        assert controller.ad_site == "Default-First-Site-Name"
+        assert (controller.ad_site, controller.functional_level) == ("Default-First-Site-Name", 7)
+        assert controller.doors == (ldap.port,)
         assert [seen.sha256 for seen in domain.certificates] == [CERTIFICATE.sha256]
         assert domain.dns_servers == (render_server(dns.server),)
-        assert domain.confidence == 100
+        assert domain.confidence == 90
         assert ldap.binds == []
 
 
-async def test_the_netbios_name_is_not_guessed():
+async def test_a_controller_that_answers_pings_makes_it_certain_and_names_everything():
+    zone = DnsZone(DOMAIN)
+    async with (
+        DnsServer(zone) as dns,
+        controller(zone, "dc1", "127.0.0.1", site="Zürich", sites={"127.0.0.0/8": "Basel"}) as (ldap, _),
+    ):
+        domain = (await discover(dns)).best
+        assert domain is not None
+        # Lesson 21: read, not made of the first label.
+        assert (domain.netbios_name, domain.forest, domain.ad_site) == ("OLDNAME", DOMAIN, "Basel")
+        assert domain.confidence == 100
+        (one,) = domain.controllers
+        assert (one.ad_site, one.is_primary, one.is_global_catalog, one.is_read_only) == ("Zürich", True, True, False)
+        assert ldap.binds == []
+
+
+async def test_the_netbios_name_is_not_guessed_when_nobody_says_it():
     # Lesson 21.
     async with estate(DirectorySpec(DOMAIN, "OLDNAME")) as (dns, _, _ldap):
         domain = (await discover(dns)).best
@@ -68,15 +66,113 @@ async def test_the_netbios_name_is_not_guessed():
         assert domain.netbios_name is None
 
 
-async def test_a_routers_suffix_is_never_a_domain():
-    # Lesson 20.
-    async with estate() as (dns, _, _ldap):
-        discovery = await discover(dns, "fritz.box", "lan")
-        assert discovery.domains == ()
-        assert kinds(discovery) == {"srv-none"}
+async def test_a_site_that_nobody_defined_for_us_is_none_and_costs_no_certainty():
+    zone = DnsZone(DOMAIN)
+    async with DnsServer(zone) as dns, controller(zone, "dc1", "127.0.0.1"):
+        domain = (await discover(dns)).best
+        assert domain is not None
+        assert (domain.ad_site, domain.confidence) == (None, 100)
+
+
+async def test_controllers_of_our_own_site_come_first_whatever_their_priority():
+    # Lesson 23: own site first.
+    zone = DnsZone(DOMAIN)
+    sites = {"127.0.0.0/8": "Near"}
+    async with (
+        DnsServer(zone) as dns,
+        controller(zone, "near", "127.0.0.2", site="Near", sites=sites, flags=READ_ONLY_FLAGS) as (near, _),
+        controller(zone, "far", "127.0.0.1", site="Far", sites=sites) as (far, _),
+    ):
+        # A read-only controller is named for its site alone.
+        for service in ("_ldap._tcp.dc._msdcs", "_ldap._tcp"):
+            zone.remove(service)
+            zone.add(service, "SRV", f"0 100 {far.port} {far.fqdn}.")
+        domain = (await discover(dns)).best
+        assert domain is not None
+        assert [(one.fqdn, one.is_read_only) for one in domain.controllers] == [(near.fqdn, True), (far.fqdn, False)]
+        assert "srv-site" in {item.kind for item in domain.evidence}
+
+
+async def test_a_domain_whose_controllers_speak_ipv6_only_is_found():
+    zone = DnsZone(DOMAIN)
+    async with DnsServer(zone, address="::1") as dns, controller(zone, "dc1", "::1"):
+        domain = (await discover(dns)).best
+        assert domain is not None
+        assert domain.controllers[0].addresses == ("::1",)
+        assert domain.confidence == 100
+
+
+async def test_a_controller_with_a_wrong_clock_is_told_before_anybody_logs_on():
+    # Lesson 28: Kerberos refuses at five minutes.
+    spec = DirectorySpec(DOMAIN, "NORTHVALLEY", clock=lambda: datetime.now(UTC) - timedelta(minutes=10))
+    async with estate(spec) as (dns, _, _ldap):
+        discovery = await discover(dns)
+        (told,) = details(discovery, "clock-skew")
+        assert "behind ours" in told
+        assert discovery.best is not None
+        assert "GSS-SPNEGO" in discovery.best.controllers[0].sasl_mechanisms
+
+
+async def test_a_stale_address_gives_way_to_the_one_that_answers():
+    async with estate() as (dns, zone, _ldap):
+        zone.remove("dc1")
+        zone.add_address("dc1", "127.0.0.99")
+        zone.add_address("dc1", "127.0.0.1")
+        domain = (await discover(dns)).best
+        assert domain is not None
+        assert domain.controllers[0].addresses == ("127.0.0.1", "127.0.0.99")
+
+
+async def test_a_controller_that_is_about_to_stop_is_tried_last():
+    zone = DnsZone(DOMAIN)
+    async with (
+        DnsServer(zone) as dns,
+        controller(zone, "dc1", "127.0.0.1") as (_, ping),
+        controller(zone, "dc2", "127.0.0.2"),
+    ):
+        ping.faults.paused = True
+        domain = (await discover(dns)).best
+        assert domain is not None
+        assert [one.fqdn for one in domain.controllers] == [f"dc2.{DOMAIN}", f"dc1.{DOMAIN}"]
+
+
+async def test_the_root_of_the_forest_is_found_from_its_child():
+    child, root = DnsZone(f"child.{DOMAIN}"), DnsZone(DOMAIN)
+    async with (
+        DnsServer(child, root) as dns,
+        controller(child, "dc2", "127.0.0.1", forest=DOMAIN),
+        controller(root, "dc1", "127.0.0.2"),
+    ):
+        discovery = await discover(dns, f"child.{DOMAIN}")
+        assert [(one.name, one.forest) for one in discovery.domains] == [(f"child.{DOMAIN}", DOMAIN), (DOMAIN, DOMAIN)]
+
+
+async def test_a_name_of_the_controller_in_a_zone_of_another_server_is_found():
+    # Disjoint suffixes: the domain's server does not know the controller's name, another one does.
+    zone, names = DnsZone(DOMAIN), DnsZone("hosts.test")
+    async with DnsServer(zone) as first, DnsServer(names) as second, estate() as (_, _zone, ldap):
+        zone.add("_ldap._tcp.dc._msdcs", "SRV", f"0 100 {ldap.port} dc1.hosts.test.")
+        names.add_address("dc1", "127.0.0.1")
+        options = evolve(QUICK, resolvers=(first.server, second.server), search=(DOMAIN,))
+        domain = (await DomainDiscoverer(options=options).discover()).best
+        assert domain is not None
+        assert [(one.fqdn, one.addresses) for one in domain.controllers] == [("dc1.hosts.test", ("127.0.0.1",))]
+
+
+async def test_what_is_found_survives_the_wire():
+    zone = DnsZone(DOMAIN)
+    async with DnsServer(zone) as dns, controller(zone, "dc1", "127.0.0.1"):
+        discovery = evolve(await discover(dns), swept=(SweptHost("10.0.0.7", (445, 5985), "pc7.lan"),))
+        assert structure(unstructure(discovery), DomainDiscovery) == discovery
         report = make_discovery_report("r1", discovery)
-        assert report.nothing_found is not None
-        assert [hint.value for hint in report.nothing_found.hints] == ["fritz.box", "lan"]
+        assert structure(unstructure(report), DiscoveryReport) == report
+        assert report.discovered_domain is not None
+        assert report.discovered_domain.controllers == discovery.domains[0].controllers
+        # One that an older appliance sent has none of it.
+        old = {key: value for key, value in unstructure(report.discovered_domain).items() if key != "controllers"}
+        assert structure(old, type(report.discovered_domain)).controllers == ()
+        assert DomainController("dc1.x").doors == ()
+        assert render_domain(discovery.domains[0]).netbios_name == "OLDNAME"
 
 
 async def test_srv_records_without_a_controller_that_answers_are_no_domain():
@@ -89,14 +185,6 @@ async def test_srv_records_without_a_controller_that_answers_are_no_domain():
         discovery = await discover(dns)
         assert discovery.domains == ()
         assert {"srv-dc", "rootdse-failed"} <= kinds(discovery)
-
-
-async def test_a_controller_that_holds_another_domain_proves_nothing_for_this_one():
-    # Lesson 20: rootDSE has to agree.
-    async with estate(DirectorySpec(DOMAIN, "NV", domain_in_root_dse="other.test")) as (dns, _, _ldap):
-        discovery = await discover(dns)
-        assert discovery.domains == ()
-        assert "rootdse-disagrees" in kinds(discovery)
 
 
 async def test_a_controller_of_another_domain_leads_to_that_domain_and_its_own_proof():
@@ -113,7 +201,7 @@ async def test_the_plain_srv_record_is_enough_when_msdcs_is_missing():
         zone.remove("_ldap._tcp.dc._msdcs")
         domain = (await discover(dns)).best
         assert domain is not None
-        assert domain.confidence == 90
+        assert domain.confidence == 65
 
 
 async def test_several_domains_are_ranked_by_certainty():
@@ -124,63 +212,10 @@ async def test_several_domains_are_ranked_by_certainty():
             dns.zones = (*dns.zones, zone)
             discovery = await discover(dns, "second.test", DOMAIN)
         assert [domain.name for domain in discovery.domains] == [DOMAIN, "second.test"]
-        assert [domain.confidence for domain in discovery.domains] == [100, 90]
+        assert [domain.confidence for domain in discovery.domains] == [90, 85]
         report = make_discovery_report("r1", discovery)
         assert report.discovered_domain is not None
         assert len(report.other_domains) == 1
-
-
-async def test_dns_that_cannot_be_asked_at_all_is_an_error_and_not_an_empty_result():
-    async with estate() as (dns, _, _ldap):
-        for fault in ("silent", "fail"):
-            setattr(dns.faults, fault, True)
-            with pytest.raises(DiscoveryError) as caught:
-                await discover(dns)
-            assert caught.value.retryable
-
-
-async def test_a_domain_above_the_suffix_of_a_lease_is_found(tmp_path):
-    async with estate() as (dns, _, _ldap):
-        lease = tmp_path / "run/systemd/netif/leases/2"
-        lease.parent.mkdir(parents=True)
-        lease.write_text(f"DOMAINNAME=clinic.{DOMAIN}\n")
-        resolver = Resolver([dns.server], options=DNS)
-        options = DiscoveryOptions(root=tmp_path, hostname="box", dns=DNS, directory=DIRECTORY)
-        domain = (await DomainDiscoverer(resolver, options=options).discover()).best
-        assert domain is not None
-        assert domain.name == DOMAIN
-        assert [item.source for item in domain.evidence if item.kind == "hint"] == [f"above clinic.{DOMAIN}"]
-
-
-async def test_dns_servers_of_leases_are_asked_too_unless_a_person_set_some(tmp_path):
-    # Lesson 22: the appliance's own resolver is the router's.
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/resolv.conf").write_text("nameserver 10.0.0.1\n")
-    hints = collect_hints(leases=(Lease("dhclient", ("n.test",), ("10.0.0.1", "10.0.0.9")),))
-
-    def asked(options: DiscoveryOptions) -> list:
-        return [resolver.servers for resolver in DomainDiscoverer(options=options)._resolvers(hints)]
-
-    assert asked(DiscoveryOptions(root=tmp_path)) == [(("10.0.0.1", 53),), (("10.0.0.9", 53),)]
-    assert asked(DiscoveryOptions(root=tmp_path, resolvers=("10.0.0.5:5353",))) == [(("10.0.0.5", 5353),)]
-    assert asked(DiscoveryOptions(root=tmp_path / "none", resolvers=None, search=None)) == [
-        (("10.0.0.1", 53),),
-        (("10.0.0.9", 53),),
-    ]
-
-
-async def test_a_machine_without_any_hint_finds_nothing_and_says_so(tmp_path):
-    # Lesson 59: "no directory" is a result.
-    options = DiscoveryOptions(root=tmp_path, hostname="box")
-    discovery = await DomainDiscoverer(options=options).discover()
-    assert discovery.domains == ()
-    assert kinds(discovery) == {"no-hint"}
-
-
-async def test_a_hint_without_any_dns_server_is_an_error(tmp_path):
-    options = DiscoveryOptions(root=tmp_path, hostname=f"box.{DOMAIN}")
-    with pytest.raises(DiscoveryError):
-        await DomainDiscoverer(options=options).discover()
 
 
 async def test_a_second_controller_serves_when_the_first_is_dead():
@@ -192,6 +227,25 @@ async def test_a_second_controller_serves_when_the_first_is_dead():
         assert {controller.fqdn for controller in domain.controllers} == {f"dc0.{DOMAIN}", ldap.fqdn}
 
 
-async def test_a_search_setting_that_is_no_name_is_refused():
-    with pytest.raises(ConfigError):
-        DomainDiscoverer(options=DiscoveryOptions(search=("a b",)))
+async def test_the_only_controller_within_reach_is_found_though_many_dead_ones_come_first():
+    # Lesson 23: a clinic reaches its own controller and none of the forty at the other sites.
+    async with estate() as (dns, zone, ldap):
+        zone.remove("_ldap._tcp.dc._msdcs")
+        zone.remove("_ldap._tcp")
+        for number in range(20):
+            zone.add("_ldap._tcp.dc._msdcs", "SRV", f"0 100 1 away{number}.{DOMAIN}.")
+            zone.add_address(f"away{number}", "127.0.0.1")
+        zone.add("_ldap._tcp.dc._msdcs", "SRV", f"9 100 {ldap.port} {ldap.fqdn}.")
+        domain = (await discover(dns)).best
+        assert domain is not None
+        assert len(domain.controllers) == 21
+        # It is the first one to be tried from now on.
+        assert domain.controllers[0].fqdn == ldap.fqdn
+        assert [one.fqdn for one in domain.controllers if one.doors] == [ldap.fqdn]
+
+
+async def test_a_stranger_with_a_nonsensical_name_is_no_domain(tmp_path):
+    spec = DirectorySpec("<script>.x y", "X")
+    async with DnsServer() as dns, LdapServer(spec, Accounts([])) as ldap, NetlogonServer(spec, port=ldap.port):
+        options = evolve(QUICK, root=tmp_path, resolvers=(dns.server,), ldap_port=ldap.port)
+        assert (await DomainDiscoverer(options=options).discover()).domains == ()

@@ -79,7 +79,7 @@ async def test_no_server_at_all_is_an_error():
         await Resolver([]).addresses("a.example")
 
 
-@pytest.mark.parametrize("name", ["a..b", "x" * 70 + ".example", "\udcff.example"])
+@pytest.mark.parametrize("name", ["a..b", "x" * 70 + ".example", "\udcff.example", "ü..b", "ü" * 40 + ".example"])
 async def test_a_name_that_is_none_is_an_error_of_ours(name):
     with pytest.raises(DiscoveryError):
         await Resolver([("127.0.0.1", 1)], options=QUICK).addresses(name)
@@ -172,3 +172,38 @@ async def test_the_last_search_line_of_a_resolv_conf_wins():
 def test_line_of_resolv_conf_that_names_no_address_is_passed_over() -> None:
     text = "nameserver router.lan\nnameserver 10.0.0.1\nnameserver fe80::1%eth0\nnameserver 999.1.1.1\n"
     assert parse_resolv_conf(text).servers == ("10.0.0.1", "fe80::1%eth0")
+
+
+async def test_reverse_names_aliases_and_zones_are_asked_for():
+    zone, reverse = make_zone(), DnsZone("127.in-addr.arpa")
+    zone.add("enterpriseregistration", "CNAME", "enterpriseregistration.windows.net.")
+    reverse.add("1.0.77", "PTR", f"DC1.{DOMAIN}.")
+    async with DnsServer(zone, reverse) as dns:
+        resolver = Resolver([dns.server], options=QUICK)
+        assert await resolver.reverse_names("127.77.0.1") == (f"dc1.{DOMAIN}",)
+        assert await resolver.reverse_names("127.77.0.2") == ()
+        assert await resolver.reverse_names("no address") == ()
+        assert await resolver.alias(f"enterpriseregistration.{DOMAIN}") == "enterpriseregistration.windows.net"
+        assert await resolver.alias(f"dc1.{DOMAIN}") is None
+        assert await resolver.serves(DOMAIN)
+        assert not await resolver.serves(f"dc1.{DOMAIN}")
+        assert not await resolver.serves("elsewhere.test")
+
+
+async def test_a_server_that_refuses_is_told_from_one_that_fails():
+    async with DnsServer(outside="refused") as dns:
+        resolver = Resolver([dns.server], options=QUICK)
+        with pytest.raises(DiscoveryError) as refused:
+            await resolver.srv("_ldap._tcp.x.test")
+        dns.faults.fail = True
+        with pytest.raises(DiscoveryError) as failed:
+            await resolver.srv("_ldap._tcp.x.test")
+        assert (refused.value.code, failed.value.code) == ("dns-refused", "dns-failed")
+
+
+async def test_names_beyond_ascii_are_asked_for_in_utf_8_as_windows_registers_them():
+    zone = make_zone()
+    zone.add("_ldap._tcp.Z\\195\\188rich._sites.dc._msdcs", "SRV", f"0 100 389 dc1.{DOMAIN}.")
+    async with DnsServer(zone) as dns:
+        resolver = Resolver([dns.server], options=QUICK)
+        assert len(await resolver.srv(f"_ldap._tcp.Zürich._sites.dc._msdcs.{DOMAIN}")) == 1

@@ -1,0 +1,115 @@
+"""A scope as a person gives it, made ready for a domain: containers as paths, groups as their members.
+
+Containers are compared on our side: changes are read from the root of the domain anyhow. Groups are the directory's
+to resolve: members of members count, so it is asked with the rule that follows the chain, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+from attrs import frozen
+
+from msp_sdk.directory.entry import dn_to_domain, ou_path, parse_guid, split_dn
+from msp_sdk.directory.session import DirectorySession
+from msp_sdk.enumeration.filters import any_of, equals
+from msp_sdk.errors import ConfigError
+from msp_sdk.models.computer import Computer, EnumerationScope
+
+_ROLES = frozenset({"domain_controller", "server", "workstation", "other"})
+# Members of members (MS-ADTS 3.1.1.3.4.4.3).
+_IN_CHAIN = "memberOf:1.2.840.113556.1.4.1941:"
+
+
+def normalise_scope(scope: EnumerationScope, domain_name: str) -> EnumerationScope:
+    """The scope with its containers as paths, however they were given.
+
+    Raises:
+        ConfigError: A role does not exist, or a container is another domain's.
+    """
+    unknown = sorted(set(scope.roles) - _ROLES)
+    if unknown:
+        raise ConfigError(f"there is no role {unknown[0]!r}.", remedy=f"Roles are: {', '.join(sorted(_ROLES))}.")
+    return attrs.evolve(
+        scope,
+        ous=tuple(container_path(ou, domain_name) for ou in scope.ous),
+        excluded_ous=tuple(container_path(ou, domain_name) for ou in scope.excluded_ous),
+    )
+
+
+def container_path(text: str, domain_name: str) -> str:
+    r"""A container, given as its distinguished name or as a path, as a path from the root down.
+
+    Raises:
+        ConfigError: It is another domain's, or no container at all.
+
+    Example:
+        >>> container_path(r"OU=A\,B,OU=Clinic,DC=corp,DC=example", "corp.example")
+        'Clinic/A,B'
+    """
+    parts = split_dn(text)
+    if not parts or parts[0][0] not in ("OU", "CN", "DC") or "=" not in text:
+        path = text.strip("/")
+        if not path:
+            raise ConfigError(f"{text!r} is no organisational unit.", remedy="Give a path or a distinguished name.")
+        return path
+    root = ",".join(f"DC={value}" for kind, value in parts if kind == "DC")
+    if root and dn_to_domain(root) != domain_name.casefold():
+        raise ConfigError(f"{text!r} is not in {domain_name}.", remedy="Read each domain with a scope of its own.")
+    # A leaf before it, so that it is the container itself and not the one above.
+    path = ou_path(f"CN=,{text}")
+    if not path:
+        raise ConfigError(f"{text!r} is the whole domain.", remedy="Leave the scope empty to read all of it.")
+    return path
+
+
+@frozen
+class Members:
+    """Who belongs to the groups of a scope; None where it names no group."""
+
+    guids: frozenset[str] | None = None
+
+    def hold(self, computer: Computer) -> bool:
+        """True if it belongs, or nobody asked."""
+        return self.guids is None or computer.object_guid in self.guids
+
+
+def read_members(session: DirectorySession, base_dn: str, groups: Sequence[str]) -> Members:
+    """Look up who belongs to these groups, by one search for the groups and one for their members.
+
+    Raises:
+        ConfigError: The directory knows no such group.
+        DirectoryError: As :meth:`DirectorySession.pages`.
+    """
+    if not groups:
+        return Members()
+    wanted = any_of(
+        *(
+            equals("distinguishedName", group)
+            if dn_to_domain(",".join(f"{kind}={value}" for kind, value in split_dn(group) if kind == "DC"))
+            else any_of(equals("sAMAccountName", group), equals("cn", group))
+            for group in groups
+        )
+    )
+    attributes = ("cn", "sAMAccountName", "distinguishedName")
+    found = [entry for page in session.pages(base_dn, f"(&(objectClass=group){wanted})", attributes) for entry in page]
+    known = {value.casefold() for entry in found for name in attributes for value in entry.texts(name)}
+    known |= {entry.dn.casefold() for entry in found}
+    for group in groups:
+        if group.casefold() not in known:
+            raise ConfigError(f"the directory knows no group {group!r}.", remedy="Give its name, or its whole DN.")
+    members = any_of(*(equals(_IN_CHAIN, entry.dn) for entry in found))
+    pages = session.pages(base_dn, f"(&(objectClass=computer){members})", ("objectGUID",))
+    guids = (parse_guid(next(iter(entry.values("objectGUID")), None)) for page in pages for entry in page)
+    return Members(frozenset(guid for guid in guids if guid))
+
+
+def in_scope(scope: EnumerationScope, computer: Computer, members: Members) -> bool:
+    """True if a computer belongs to a normalised scope whose groups are resolved."""
+    return (
+        (not scope.roles or computer.role in scope.roles)
+        and scope.covers_place(computer.ou_path)
+        and scope.covers_name(computer.hostname)
+        and members.hold(computer)
+    )

@@ -1,0 +1,82 @@
+"""Which part of a domain's computers is read, as a value, and what that says of a computer. Pure."""
+
+from __future__ import annotations
+
+import functools
+import re
+from fnmatch import translate
+
+from attrs import frozen
+
+
+@frozen
+class EnumerationScope:
+    r"""What of a domain is read; empty means all. What is given of several kinds must all hold.
+
+    Attributes:
+        ous: Containers as paths from the root down, such as ``Clinic/Servers`` (a ``/`` inside a name is ``\/``);
+            what lies below belongs to them.
+        excluded_ous: Containers that are left out, also where ``ous`` names one above them.
+        names: Patterns of the short name with ``*``, ``?`` and ``[…]``, any case.
+        roles: Roles.
+        groups: Groups, by name or distinguished name; members of their members count.
+    """
+
+    ous: tuple[str, ...] = ()
+    excluded_ous: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    @property
+    def is_everything(self) -> bool:
+        """True if nothing of the domain is left out."""
+        return self == EnumerationScope()
+
+    def covers_place(self, ou_path: str) -> bool:
+        """True if computers of this container belong to it, as far as the place decides."""
+        place = fold_path(ou_path)
+        if any(_lies_in(place, fold_path(ou)) for ou in self.excluded_ous):
+            return False
+        return not self.ous or any(_lies_in(place, fold_path(ou)) for ou in self.ous)
+
+    def covers_name(self, hostname: str) -> bool:
+        """True if a computer of this name belongs to it, as far as the name decides."""
+        if not self.names:
+            return True
+        folded = hostname.casefold()
+        return any(_pattern(name).match(folded) is not None for name in self.names)
+
+    def covers(self, *, hostname: str, ou_path: str, role: str) -> bool:
+        """True if a reading in this scope is sure to have looked at a computer like this.
+
+        Whose group decides is not known from here: of a scope with groups it is sure of nobody. So only what this
+        says True to may be missed in such a reading.
+        """
+        return (
+            not self.groups
+            and (not self.roles or role in self.roles)
+            and self.covers_place(ou_path)
+            and self.covers_name(hostname)
+        )
+
+
+@functools.lru_cache(maxsize=4096)
+def fold_path(path: str) -> tuple[str, ...]:
+    r"""A path of containers as its names, folded, from the root down; ``\/`` is a slash inside a name.
+
+    Example:
+        >>> fold_path(r"Clinic/A\/B/")
+        ('clinic', 'a/b')
+    """
+    names = re.split(r"(?<!\\)/", path)
+    return tuple(name.replace("\\/", "/").strip().casefold() for name in names if name.strip())
+
+
+def _lies_in(place: tuple[str, ...], container: tuple[str, ...]) -> bool:
+    return place[: len(container)] == container
+
+
+@functools.lru_cache(maxsize=1024)
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(translate(name.casefold()))

@@ -1,0 +1,74 @@
+# script: directory-computers
+# version: 1
+# writes: no
+# Reads entries of the directory of which this host is a controller. Values go out as LDAP has them, as bytes.
+# Input:  base_dn, filter, attributes (names), page_size.
+# Output: count, entries: base64 of gzip of ASCII lines, one an entry: its distinguished name, then name=value,value
+#         for each attribute, with tabs between them; distinguished name and values are base64 of bytes.
+param($Parameters)
+$ErrorActionPreference = 'Stop'
+
+$invariant = [Globalization.CultureInfo]::InvariantCulture
+
+function ConvertTo-Value {
+    param($Value)
+    if ($Value -is [byte[]]) {
+        return [Convert]::ToBase64String($Value)
+    }
+    if ($Value -is [DateTime]) {
+        # DirectorySearcher gives generalised time in UTC.
+        $text = $Value.ToString('yyyyMMddHHmmss', $invariant) + '.0Z'
+    } elseif ($Value -is [bool]) {
+        $text = if ($Value) { 'TRUE' } else { 'FALSE' }
+    } else {
+        $text = [Convert]::ToString($Value, $invariant)
+    }
+    [Convert]::ToBase64String([Text.Encoding]::UTF8.GetBytes($text))
+}
+
+# A slash would end the name in a path of this kind.
+$path = 'LDAP://localhost/' + ([string]$Parameters.base_dn).Replace('/', '\/')
+$root = New-Object System.DirectoryServices.DirectoryEntry($path)
+$searcher = New-Object System.DirectoryServices.DirectorySearcher($root)
+$searcher.Filter = [string]$Parameters.filter
+$searcher.PageSize = [int]$Parameters.page_size
+$searcher.SearchScope = 'Subtree'
+$searcher.ReferralChasing = 'None'
+$searcher.CacheResults = $false
+foreach ($name in @($Parameters.attributes)) {
+    $null = $searcher.PropertiesToLoad.Add([string]$name)
+}
+$null = $searcher.PropertiesToLoad.Add('distinguishedName')
+
+$count = 0
+$memory = New-Object System.IO.MemoryStream
+$packer = New-Object System.IO.Compression.GZipStream($memory, [IO.Compression.CompressionMode]::Compress, $true)
+$writer = New-Object System.IO.StreamWriter($packer, [Text.Encoding]::ASCII)
+$found = $null
+try {
+    $found = $searcher.FindAll()
+    foreach ($entry in $found) {
+        $names = @($entry.Properties['distinguishedname'])
+        $parts = @(ConvertTo-Value -Value ([string]$names[0]))
+        foreach ($name in $entry.Properties.PropertyNames) {
+            if ($name -ne 'adspath' -and $name -ne 'distinguishedname') {
+                $values = @()
+                foreach ($value in $entry.Properties[$name]) {
+                    $values += ConvertTo-Value -Value $value
+                }
+                $parts += [string]$name + '=' + ($values -join ',')
+            }
+        }
+        $writer.Write(($parts -join "`t") + "`n")
+        $count++
+    }
+} finally {
+    if ($null -ne $found) {
+        $found.Dispose()
+    }
+    $writer.Dispose()
+    $packer.Dispose()
+    $searcher.Dispose()
+    $root.Dispose()
+}
+@{ count = $count; entries = [Convert]::ToBase64String($memory.ToArray()) }

@@ -1,0 +1,97 @@
+"""The last good enumeration on disk: the full reading, and beside it what has changed since.
+
+A big site's computers take tens of megabytes, and a computer changes every minute: what changed is written alone.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from attrs import evolve, frozen
+
+from msp_sdk.models.computer import Enumeration, EnumerationChanges, apply_changes
+from runners.appliance.state import StateFiles
+
+_FULL = "enumeration"
+_CHANGES = "enumeration-changes"
+
+
+@frozen
+class KeptEnumeration:
+    """The last good enumeration with what has changed since, its computers probed.
+
+    Attributes:
+        generation: Of the wish that the last full reading answered.
+        full_at: When it was last read in full.
+        reported_cursor: Where the last report of it had come to. The enumeration's own cursor may be further on.
+        sees_removals: Whether changes tell what was deleted.
+        ous: The site's organisational units as they were then; with others it is read in full again.
+    """
+
+    enumeration: Enumeration
+    generation: int
+    full_at: datetime | None = None
+    reported_cursor: str | None = None
+    sees_removals: bool = True
+    ous: tuple[str, ...] = ()
+
+
+@frozen
+class KeptChanges:
+    """All that has changed since a full reading; ``full_at`` says since which."""
+
+    full_at: datetime | None
+    changes: EnumerationChanges
+
+
+def join_changes(before: EnumerationChanges | None, after: EnumerationChanges) -> EnumerationChanges:
+    """Two changes after one another as one; applying it gives what applying both gives, but for the order."""
+    if before is None:
+        return after
+    gone = {entry.object_guid: entry for entry in (*before.removed, *after.removed)}
+    changed = {entry.object_guid: entry for entry in (*before.changed, *after.changed)}
+    for entry in after.removed:
+        changed.pop(entry.object_guid, None)
+    for computer in after.changed:
+        gone.pop(computer.object_guid, None)
+    count = before.service_accounts_count if after.service_accounts_count is None else after.service_accounts_count
+    return evolve(
+        after,
+        changed=tuple(changed.values()),
+        removed=tuple(gone.values()),
+        since=before.since,
+        service_accounts_count=count,
+    )
+
+
+class EnumerationFiles:
+    """Keeps an enumeration below the daemon's folder."""
+
+    def __init__(self, state: StateFiles) -> None:
+        self._state = state
+        self._changes: EnumerationChanges | None = None
+
+    def load(self) -> KeptEnumeration | None:
+        """What was kept; None when there is nothing, or nothing that can be read."""
+        kept = self._state.load(_FULL, KeptEnumeration)
+        since = self._state.load(_CHANGES, KeptChanges)
+        if kept is None or since is None or since.full_at != kept.full_at:
+            return kept
+        self._changes = since.changes
+        return evolve(
+            kept,
+            enumeration=apply_changes(kept.enumeration, since.changes),
+            reported_cursor=since.changes.cursor,
+            sees_removals=since.changes.complete,
+        )
+
+    def save_full(self, kept: KeptEnumeration) -> None:
+        """Keep a full reading; changes of an earlier one are void with it."""
+        self._state.save(_FULL, kept)
+        self._state.remove(_CHANGES)
+        self._changes = None
+
+    def add_changes(self, kept: KeptEnumeration, changes: EnumerationChanges) -> None:
+        """Keep what has changed since what was kept last."""
+        self._changes = join_changes(self._changes, changes)
+        self._state.save(_CHANGES, KeptChanges(kept.full_at, self._changes))

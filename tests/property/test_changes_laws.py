@@ -1,0 +1,275 @@
+"""Base plus changes is the whole directory, whatever happened and whenever, as Windows tells it.
+
+The directory is a model of what a Windows controller says: a delta holds only what changed, in rounds that may name an
+object twice; a tombstone loses nearly everything; an ordinary account sees no tombstone.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from msp_sdk.directory import ber
+from msp_sdk.directory.entry import Entry
+from msp_sdk.directory.root_dse import RootDse
+from msp_sdk.directory.search import Round
+from msp_sdk.directory.session import DirectorySession
+from msp_sdk.enumeration.changes import merge_delta, read_changes
+from msp_sdk.enumeration.reading import FullReading, Judge
+from msp_sdk.errors import DirectoryError
+from msp_sdk.models.computer import Computer, Enumeration, EnumerationScope, apply_changes
+
+BASE = "DC=x,DC=test"
+DELETED = f"CN=Deleted Objects,{BASE}"
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+OUS = ("CN=Computers", "OU=Clinic", r"OU=A\,B,OU=Clinic", "OU=Lab")
+TOMBSTONE_KEEPS = ("objectclass", "objectguid", "samaccountname")
+GMSA = (b"computer", b"msDS-GroupManagedServiceAccount")
+SCOPES = (
+    EnumerationScope(),
+    EnumerationScope(ous=("Clinic",), excluded_ous=("Clinic/A,B",)),
+    EnumerationScope(names=("pc1*", "*3"), roles=("workstation", "server")),
+)
+
+
+class ModelDirectory:
+    """A controller with two objects a round. ``between`` is called before each round but the first."""
+
+    source = "dc1.x.test model"
+
+    def __init__(self, *, dirsync: bool, sees_deleted: bool, repeats: int = 0) -> None:
+        self.objects: dict[bytes, tuple[str, dict[str, tuple[bytes, ...]]]] = {}
+        self.deleted: dict[bytes, dict[str, tuple[bytes, ...]]] = {}
+        self.log: list[tuple[bytes, frozenset[str]]] = []
+        self.changed_at: dict[bytes, int] = {}
+        self.dirsync = dirsync
+        self.sees_deleted = sees_deleted
+        self.repeats = repeats
+        self.between: Callable[[], None] = lambda: None
+
+    def write(self, guid: bytes, dn: str, attributes: dict[str, tuple[bytes, ...]]) -> None:
+        before = self.objects.get(guid, ("", {}))
+        changed = {name for name in {*before[1], *attributes} if before[1].get(name) != attributes.get(name)}
+        if before[0] != dn:
+            changed |= {"name", "parentguid"}
+        self.objects[guid] = (dn, attributes)
+        self._changed(guid, frozenset(changed))
+
+    def delete(self, guid: bytes) -> None:
+        _, attributes = self.objects.pop(guid)
+        self.deleted[guid] = {name: attributes[name] for name in TOMBSTONE_KEEPS if name in attributes}
+        self.deleted[guid]["isdeleted"] = (b"TRUE",)
+        self._changed(guid, frozenset({*attributes, "isdeleted"} - {"objectclass", "samaccountname"}))
+
+    def _changed(self, guid: bytes, names: frozenset[str]) -> None:
+        self.log.append((guid, names | {"objectguid"}))
+        self.changed_at[guid] = len(self.log)
+
+    # What a session offers.
+
+    def root_dse(self) -> RootDse:
+        controls = frozenset({ber.DIRSYNC} if self.dirsync else ())
+        return RootDse(
+            "x.test", BASE, highest_committed_usn=len(self.log), invocation_id="one", supported_controls=controls
+        )
+
+    def read(self, dn: str, attributes: Sequence[str], controls: Sequence[object] = ()) -> Entry | None:
+        assert (dn, bool(controls)) == (DELETED, True)
+        return Entry(dn, {"objectclass": (b"container",)}) if self.sees_deleted else None
+
+    def rounds(
+        self, base: str, filter_text: str, attributes: Sequence[str], continuation: object, *, cookie: bytes = b""
+    ) -> Iterator[Round]:
+        assert (base, filter_text) == (BASE, "(objectClass=computer)")
+        start = max(0, int(cookie or b"0") - (self.repeats if cookie else 0))
+        entries = self._delta(start) if cookie else self._everything()
+        at = len(self.log)
+        rounds = [entries[begin : begin + 2] for begin in range(0, len(entries), 2)] or [()]
+        for number, part in enumerate(rounds):
+            if number:
+                self.between()
+            more = number < len(rounds) - 1 or len(self.log) > at
+            yield Round(tuple(part), b"%d" % at, more)
+        while len(self.log) > at:
+            entries, at = self._delta(at), len(self.log)
+            yield Round(tuple(entries), b"%d" % at, more=False)
+
+    def pages(
+        self, base: str, filter_text: str, attributes: Sequence[str], *, types_only: bool = False, controls: Any = ()
+    ) -> Iterator[tuple[Entry, ...]]:
+        since = int(filter_text.partition("uSNChanged>=")[2].rstrip(")") or 0)
+        if base == DELETED:
+            assert controls
+            found = [
+                Entry(f"CN=gone,{DELETED}", values)
+                for guid, values in self.deleted.items()
+                if self.changed_at[guid] >= since
+            ]
+        else:
+            wanted = [part.partition(")")[0] for part in filter_text.split("objectGUID=")[1:]]
+            guids = {bytes.fromhex(text.replace("\\", "")) for text in wanted}
+            found = [
+                Entry(dn, values)
+                for guid, (dn, values) in self.objects.items()
+                if self.changed_at[guid] >= since
+                and (not guids or guid in guids)
+                and (b"ServiceAccount" not in filter_text.encode() or values["objectclass"] == GMSA)
+            ]
+        pages = [found[begin : begin + 2] for begin in range(0, len(found), 2)]
+        for number, page in enumerate(pages):
+            if number:
+                self.between()
+            yield tuple(page)
+
+    def _everything(self) -> list[Entry]:
+        return [Entry(dn, values) for dn, values in self.objects.values()]
+
+    def _delta(self, start: int) -> list[Entry]:
+        names: dict[bytes, frozenset[str]] = {}
+        for guid, changed in self.log[start:]:
+            names[guid] = names.get(guid, frozenset()) | changed
+        entries = []
+        for guid, changed in names.items():
+            if guid in self.objects:
+                dn, values = self.objects[guid]
+            elif self.sees_deleted:
+                dn, values = f"CN=gone,{DELETED}", self.deleted[guid]
+            else:
+                continue
+            half = sorted(changed - {"objectguid"})
+            # In two parts, as when a round ended between two values.
+            entries += [
+                Entry(dn, {"objectguid": (guid,), **{name: values.get(name, ()) for name in part}})
+                for part in (half[::2], half[1::2])
+            ]
+        return entries
+
+
+class Story:
+    """Things that happen to a directory, drawn one by one."""
+
+    def __init__(self, directory: ModelDirectory, steps: list[tuple[int, int, int]]) -> None:
+        self.directory = directory
+        self.steps = steps
+        self.made = 0
+
+    def happen(self, count: int) -> None:
+        for _ in range(count):
+            if self.steps:
+                self._happen(*self.steps.pop())
+
+    def _happen(self, kind: int, which: int, how: int) -> None:
+        directory = self.directory
+        alive = sorted(directory.objects)
+        if kind == 0 or not alive:
+            self.made += 1
+            guid = uuid.uuid5(uuid.NAMESPACE_DNS, str(self.made)).bytes_le
+            values: dict[str, tuple[bytes, ...]] = {
+                "objectclass": GMSA if how == 0 else (b"computer",),
+                "objectguid": (guid,),
+                "samaccountname": (b"PC%d$" % self.made,),
+                "useraccountcontrol": (b"4096",),
+            }
+            directory.write(guid, f"CN=PC{self.made},{OUS[which % len(OUS)]},{BASE}", values)
+            return
+        guid = alive[which % len(alive)]
+        dn, values = directory.objects[guid]
+        values = dict(values)
+        leaf, parent = dn.split(",", 1)
+        if kind == 1:
+            directory.delete(guid)
+            return
+        if kind == 2:
+            parent = f"{OUS[how % len(OUS)]},{BASE}"
+        elif kind == 3:
+            leaf = f"CN=Renamed{how}"
+            values["samaccountname"] = (b"PC%d-%d$" % (which, how),)
+        elif kind == 4:
+            values["operatingsystem"] = ((b"Windows 11 Pro", b"Windows Server 2022", b"Linux", b"\xff")[how % 4],)
+            values["dnshostname"] = (b"pc%d.x.test" % which,)
+        elif kind == 5:
+            values["useraccountcontrol"] = ((b"4098", b"4096", b"nonsense")[how % 3],)
+        else:
+            for name in ("operatingsystem", "dnshostname", "useraccountcontrol")[: how % 4]:
+                values.pop(name, None)
+        directory.write(guid, f"{leaf},{parent}", values)
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9), st.integers(0, 3)), max_size=40)
+
+
+def session(directory: ModelDirectory) -> DirectorySession:
+    return cast("DirectorySession", directory)
+
+
+def read_full(directory: ModelDirectory, scope: EnumerationScope) -> Enumeration:
+    reading = FullReading(session(directory), BASE, Judge("x.test", NOW, scope=scope))
+    computers: list[Computer] = []
+    for batch in reading.batches():
+        computers = [*batch.without_replaced(computers), *batch.computers]
+    return Enumeration(
+        "x.test", tuple(computers), NOW, "model", reading.service_accounts_count, reading.cursor, reading.judge.scope
+    )
+
+
+def by_guid(enumeration: Enumeration) -> dict[str, Computer]:
+    found = {computer.object_guid: computer for computer in enumeration.computers}
+    assert len(found) == len(enumeration.computers)
+    return found
+
+
+@settings(deadline=None, max_examples=150)
+@given(STEPS, st.booleans(), st.booleans(), st.integers(0, 5), st.sampled_from(SCOPES), st.lists(st.integers(0, 9)))
+def test_base_plus_changes_is_the_whole(steps, dirsync, sees_deleted, repeats, scope, pauses):
+    directory = ModelDirectory(dirsync=dirsync, sees_deleted=sees_deleted, repeats=repeats if dirsync else 0)
+    story = Story(directory, list(steps))
+    story.happen(len(steps) // 3)
+    # It goes on while it is read: the cursor leaves no gap.
+    directory.between = lambda: story.happen(1)
+    kept = read_full(directory, scope)
+    for pause in [*pauses[:4], len(steps), 0, 0]:
+        directory.between = lambda: story.happen(1)
+        story.happen(pause)
+        assert kept.cursor is not None
+        changes = read_changes(session(directory), BASE, Judge("x.test", NOW, scope=scope), kept.cursor)
+        assert changes.complete == sees_deleted
+        kept = apply_changes(kept, changes)
+    assert not story.steps
+    full = read_full(directory, scope)
+    found, wanted = by_guid(kept), by_guid(full)
+    if sees_deleted:
+        assert found == wanted
+        assert kept.service_accounts_count == full.service_accounts_count
+        return
+    # Nobody told us of deletions: they are all that the full reading has to reconcile.
+    assert {guid: found[guid] for guid in wanted} == wanted
+    assert {uuid.UUID(guid).bytes_le for guid in found if guid not in wanted} <= set(directory.deleted)
+
+
+def test_a_delta_merges_by_attribute_and_an_empty_one_is_a_removal():
+    # Lesson 53: code that replaced records passed the lab and would have corrupted data.
+    guid = (uuid.UUID(int=1).bytes_le,)
+    merged = merge_delta(
+        [
+            Entry("CN=A", {"objectguid": guid, "name": (b"A",), "operatingsystem": (b"Windows 11 Pro",)}),
+            Entry("CN=Nobody", {"name": (b"N",)}),
+            Entry("CN=A", {"objectguid": guid, "isdeleted": (b"TRUE",), "operatingsystem": ()}),
+        ]
+    )
+    assert [entry.attributes for entry in merged.values()] == [
+        {"objectguid": guid, "name": (b"A",), "isdeleted": (b"TRUE",)}
+    ]
+
+
+@pytest.mark.parametrize("cursor", ["", "nonsense", "msp1.e30="])
+def test_a_cursor_that_is_none_is_lost_and_means_a_full_reading(cursor):
+    directory = ModelDirectory(dirsync=True, sees_deleted=True)
+    with pytest.raises(DirectoryError) as caught:
+        read_changes(session(directory), BASE, Judge("x.test", NOW), cursor)
+    assert caught.value.code == "cursor-lost"

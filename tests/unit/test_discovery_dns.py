@@ -1,0 +1,253 @@
+"""Discovery against DNS and directories over real sockets: hints, DNS servers that know, lie, refuse or are silent."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import pytest
+from attrs import evolve
+
+from msp_sdk.discovery import DiscoveryOptions, DomainDiscoverer
+from msp_sdk.discovery.discoverer import is_near
+from msp_sdk.errors import ConfigError, DiscoveryError
+from msp_sdk.models.domain import (
+    make_discovery_report,
+)
+from msp_sdk.network.resolver import Resolver, render_server
+from msp_sdk.testing.directory import DirectorySpec
+from msp_sdk.testing.dns import DnsServer, DnsZone
+from tests.unit.discovery_lab import DOMAIN, QUICK, controller, details, discover, estate, kinds
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_domain_called_local_is_asked_of_dns_and_not_of_mdns():
+    # Lesson 57.
+    zone = DnsZone("clinic.local")
+    async with DnsServer(zone) as dns, controller(zone, "dc1", "127.0.0.1"):
+        domain = (await discover(dns, "clinic.local")).best
+        assert domain is not None
+        assert [one.addresses for one in domain.controllers] == [("127.0.0.1",)]
+
+
+async def test_a_dns_server_that_is_a_controller_names_the_domain_when_nothing_else_does(tmp_path):
+    # No suffix is known at all, and reverse DNS says nothing.
+    zone = DnsZone(DOMAIN)
+    async with DnsServer(zone) as dns, controller(zone, "dc1", "127.0.0.1") as (ldap, _):
+        options = evolve(QUICK, root=tmp_path, resolvers=(dns.server,), ldap_port=ldap.port)
+        discovery = await DomainDiscoverer(options=options).discover()
+        assert discovery.hints == ()
+        assert discovery.best is not None
+        assert (discovery.best.name, discovery.best.confidence) == (DOMAIN, 100)
+        assert discovery.best.discovery_method == "srv"
+        assert details(discovery, "asked-as-controller") == [f"it is a controller of {DOMAIN}"]
+
+
+async def test_a_controller_that_we_met_is_enough_when_dns_names_none(tmp_path):
+    zone = DnsZone(DOMAIN)
+    async with DnsServer() as dns, controller(zone, "dc1", "127.0.0.1") as (ldap, _):
+        options = evolve(QUICK, root=tmp_path, resolvers=(dns.server,), ldap_port=ldap.port)
+        domain = (await DomainDiscoverer(options=options).discover()).best
+        assert domain is not None
+        assert (domain.name, domain.discovery_method) == (DOMAIN, "dns-server")
+        assert [(one.fqdn, one.addresses) for one in domain.controllers] == [(ldap.fqdn, ("127.0.0.1",))]
+        assert 60 <= domain.confidence < 85
+
+
+async def test_a_dns_server_that_answers_no_ping_is_met_by_its_root_dse(tmp_path):
+    async with estate() as (dns, _, ldap):
+        options = evolve(QUICK, root=tmp_path, resolvers=(dns.server,), ldap_port=ldap.port)
+        domain = (await DomainDiscoverer(options=options).discover()).best
+        assert domain is not None
+        assert domain.name == DOMAIN
+
+
+async def test_the_reverse_name_of_a_dns_server_is_a_hint(tmp_path):
+    async with estate() as (dns, _, ldap):
+        reverse = DnsZone("127.in-addr.arpa")
+        reverse.add("1.0.0", "PTR", f"{ldap.fqdn}.")
+        dns.zones = (*dns.zones, reverse)
+        options = evolve(QUICK, root=tmp_path, resolvers=(dns.server,), ldap_port=1)
+        domain = (await DomainDiscoverer(options=options).discover()).best
+        assert domain is not None
+        assert [item.source for item in domain.evidence if item.kind == "hint"] == ["reverse name of 127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("server", "near"),
+    [("10.0.0.1", True), ("fd00::1", True), ("fe80::1%eth0", True), ("9.9.9.9", False), ("2620:fe::fe", False)],
+)
+async def test_a_public_resolver_is_never_asked_as_a_controller(server, near):
+    assert is_near(server) is near
+
+
+async def test_entra_is_named_and_is_neither_proof_nor_domain():
+    # Lesson 59.
+    async with estate() as (dns, _, _ldap):
+        zone = DnsZone("contoso.test")
+        zone.add("enterpriseregistration", "CNAME", "enterpriseregistration.windows.net.")
+        dns.zones = (*dns.zones, zone)
+        discovery = await discover(dns, "contoso.test")
+        assert discovery.domains == ()
+        assert details(discovery, "entra-hint") == [
+            "enterpriseregistration.contoso.test is enterpriseregistration.windows.net"
+        ]
+
+
+async def test_the_domains_own_servers_are_named_before_whoever_forwards():
+    # Lesson 22: the controllers' own DNS, verified, then the zone's name servers.
+    zone = DnsZone(DOMAIN)
+    async with AsyncExitStack() as stack:
+        forwarder = await stack.enter_async_context(DnsServer(zone))
+        await stack.enter_async_context(controller(zone, "dc1", "127.0.0.1"))
+        own = DnsServer(zone, address="127.63.9.1", port=53)
+        try:
+            await stack.enter_async_context(own)
+        except OSError:
+            pytest.skip("no right to listen on port 53")
+        zone.add("@", "NS", f"ns.{DOMAIN}.")
+        zone.add_address("ns", "127.63.9.1")
+        domain = (await discover(forwarder)).best
+        assert domain is not None
+        assert domain.dns_servers == ("127.63.9.1", render_server(forwarder.server))
+
+
+class Liar(DnsZone):
+    """Knows every name there is, and it is always the same machine."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(".")
+        self.port = port
+
+    def answer(self, name, kind):
+        import dns.rdatatype
+        import dns.rrset
+
+        said = {"SRV": f"0 100 {self.port} ads.isp.test.", "A": "127.0.0.77"}.get(dns.rdatatype.to_text(kind))
+        return None if said is None else dns.rrset.from_text(name, 60, "IN", kind, said)
+
+    def exists(self, name):
+        return True
+
+
+async def test_a_dns_that_answers_everything_makes_no_domain_and_no_silent_controllers():
+    # Lesson 20.
+    async with DnsServer(Liar(389)) as dns:
+        discovery = await discover(dns)
+        assert discovery.domains == ()
+        assert {"srv-dc", "dns-wildcard", "no-controller"} <= kinds(discovery)
+        report = make_discovery_report("r1", discovery)
+        assert report.nothing_found is not None
+        assert not report.nothing_found.controllers_silent
+
+
+async def test_a_dns_that_lies_does_not_hide_the_one_that_tells_the_truth():
+    async with estate() as (dns, _, ldap), DnsServer(Liar(389)) as liar:
+        options = evolve(QUICK, resolvers=(liar.server, dns.server), search=(DOMAIN,))
+        domain = (await DomainDiscoverer(options=options).discover()).best
+        assert domain is not None
+        assert [one.fqdn for one in domain.controllers] == [ldap.fqdn]
+        assert domain.dns_servers == (render_server(dns.server),)
+
+
+async def test_a_silent_server_does_not_hide_the_one_that_answers(tmp_path):
+    async with estate() as (dns, _, _ldap), DnsServer() as silent:
+        silent.faults.silent = True
+        options = evolve(QUICK, resolvers=(silent.server, dns.server), search=(DOMAIN,))
+        assert (await DomainDiscoverer(options=options).discover()).best is not None
+
+
+async def test_a_server_that_refuses_is_there_and_nothing_found_is_a_result():
+    # Lesson 59.
+    async with DnsServer(outside="refused") as dns:
+        discovery = await discover(dns)
+        assert discovery.domains == ()
+        assert kinds(discovery) == {"dns-refused"}
+
+
+async def test_a_routers_suffix_is_never_a_domain():
+    # Lesson 20.
+    async with estate() as (dns, _, _ldap):
+        discovery = await discover(dns, "fritz.box", "lan")
+        assert discovery.domains == ()
+        assert kinds(discovery) == {"srv-none"}
+        report = make_discovery_report("r1", discovery)
+        assert report.nothing_found is not None
+        assert [hint.value for hint in report.nothing_found.hints] == ["fritz.box", "lan"]
+
+
+async def test_a_controller_that_holds_another_domain_proves_nothing_for_this_one():
+    # Lesson 20: rootDSE has to agree.
+    async with estate(DirectorySpec(DOMAIN, "NV", domain_in_root_dse="other.test")) as (dns, _, _ldap):
+        discovery = await discover(dns)
+        assert discovery.domains == ()
+        assert "rootdse-disagrees" in kinds(discovery)
+
+
+async def test_dns_that_cannot_be_asked_at_all_is_an_error_and_not_an_empty_result():
+    async with estate() as (dns, _, _ldap):
+        for fault in ("silent", "fail"):
+            setattr(dns.faults, fault, True)
+            with pytest.raises(DiscoveryError) as caught:
+                await discover(dns)
+            assert caught.value.retryable
+
+
+async def test_a_dns_server_that_is_not_there_is_an_error_though_no_name_is_known(tmp_path):
+    async with DnsServer() as dns:
+        options = evolve(QUICK, root=tmp_path, resolvers=(dns.server,), ldap_port=1)
+        assert (await DomainDiscoverer(options=options).discover()).domains == ()
+        dns.faults.silent = True
+        with pytest.raises(DiscoveryError) as caught:
+            await DomainDiscoverer(options=options).discover()
+        assert caught.value.code == "dns-unreachable"
+
+
+async def test_a_domain_above_the_suffix_of_a_lease_is_found(tmp_path):
+    async with estate() as (dns, _, _ldap):
+        lease = tmp_path / "run/systemd/netif/leases/2"
+        lease.parent.mkdir(parents=True)
+        lease.write_text(f"DOMAINNAME=clinic.{DOMAIN}\n")
+        resolver = Resolver([dns.server], options=QUICK.dns)
+        options = evolve(QUICK, root=tmp_path)
+        domain = (await DomainDiscoverer(resolver, options=options).discover()).best
+        assert domain is not None
+        assert domain.name == DOMAIN
+        assert [item.source for item in domain.evidence if item.kind == "hint"] == [f"above clinic.{DOMAIN}"]
+
+
+async def test_dns_servers_of_leases_are_asked_too_unless_a_person_set_some(tmp_path):
+    # Lesson 22: the appliance's own resolver is the router's.
+    async with estate() as (dns, _, _ldap), DnsServer() as router:
+        resolv_conf = tmp_path / "etc/resolv.conf"
+        resolv_conf.parent.mkdir()
+        resolv_conf.write_text("nameserver 127.0.0.8\n")
+        lease = tmp_path / "var/lib/dhcp/dhclient.leases"
+        lease.parent.mkdir(parents=True)
+        lease.write_text(f'lease {{\n option domain-name "{DOMAIN}";\n option domain-name-servers 127.0.0.9;\n}}\n')
+        named = await DomainDiscoverer(options=evolve(QUICK, root=tmp_path, resolvers=(dns.server,))).discover()
+        assert named.best is not None
+        by_router = evolve(QUICK, root=tmp_path, resolvers=(router.server,))
+        assert (await DomainDiscoverer(options=by_router).discover()).best is None
+        with pytest.raises(DiscoveryError) as caught:
+            await DomainDiscoverer(options=evolve(QUICK, root=tmp_path)).discover()
+        assert caught.value.code == "dns-unreachable"
+
+
+async def test_a_machine_without_any_hint_finds_nothing_and_says_so(tmp_path):
+    # Lesson 59: "no directory" is a result.
+    options = evolve(QUICK, root=tmp_path)
+    discovery = await DomainDiscoverer(options=options).discover()
+    assert discovery.domains == ()
+    assert kinds(discovery) == {"no-hint"}
+
+
+async def test_a_hint_without_any_dns_server_is_an_error(tmp_path):
+    options = evolve(QUICK, root=tmp_path, hostname=f"box.{DOMAIN}")
+    with pytest.raises(DiscoveryError):
+        await DomainDiscoverer(options=options).discover()
+
+
+async def test_a_search_setting_that_is_no_name_is_refused():
+    with pytest.raises(ConfigError):
+        DomainDiscoverer(options=DiscoveryOptions(search=("a b",)))

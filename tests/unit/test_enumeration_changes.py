@@ -1,0 +1,243 @@
+"""What changed, followed at a directory over a real socket that tells changes as Windows does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import pytest
+
+from msp_sdk.directory.session import DirectoryOptions
+from msp_sdk.directory.sync import SyncCursor, render_cursor
+from msp_sdk.enumeration import ADEnumerator, EnumerationOptions
+from msp_sdk.errors import DirectoryError
+from msp_sdk.models.computer import EnumerationScope, apply_changes
+from msp_sdk.models.credential import Credential, TrustedCertificate
+from msp_sdk.models.domain import Domain, DomainController
+from msp_sdk.network.logons import LogonLedger
+from msp_sdk.secret import Secret
+from msp_sdk.testing.accounts import Account, Accounts
+from msp_sdk.testing.certificates import EstateCA
+from msp_sdk.testing.directory import DirectorySpec, LdapServer
+from msp_sdk.testing.directory_data import make_computer_entry, make_service_account_entry
+
+DOMAIN = "northvalley.test"
+BASE = "DC=northvalley,DC=test"
+CA = EstateCA.make("Northvalley CA")
+CERTIFICATE = CA.issue([f"dc1.{DOMAIN}", f"dc2.{DOMAIN}"])
+
+pytestmark = pytest.mark.anyio
+
+
+class Site:
+    """Two controllers that replicate, and an account that is an ordinary one until a test says otherwise."""
+
+    def __init__(self, servers: list[LdapServer], ledger: LogonLedger) -> None:
+        self.servers = servers
+        self.spec = servers[0].spec
+        self.ledger = ledger
+
+    def enumerator(self, *servers: LdapServer, scope: EnumerationScope | None = None) -> ADEnumerator:
+        chosen = servers or tuple(self.servers)
+        controllers = tuple(DomainController(server.fqdn, server.port, ("127.0.0.1",)) for server in chosen)
+        credential = Credential.typed(
+            "svc",
+            Secret("right"),
+            domain_name=DOMAIN,
+            trusted_certificates=(TrustedCertificate(sha256=CERTIFICATE.sha256),),
+        )
+        options = EnumerationOptions(
+            directory=DirectoryOptions(connect_timeout_s=2, receive_timeout_s=5, ldaps_port=1),
+            scope=scope or EnumerationScope(),
+        )
+        domain = Domain(DOMAIN, controllers, datetime.now(UTC))
+        return ADEnumerator(domain, credential, ledger=self.ledger, options=options)
+
+    def dn(self, name: str) -> str:
+        return next(entry.dn for entry in self.spec.entries if entry.dn.startswith(f"CN={name},"))
+
+
+@pytest.fixture
+def site(tmp_path) -> Callable[[], object]:
+    @asynccontextmanager
+    async def start() -> AsyncIterator[Site]:
+        spec = DirectorySpec(
+            DOMAIN,
+            "NVALLEY",
+            [
+                make_computer_entry("SRV1", "Windows Server 2019 Standard", domain=DOMAIN, ou="OU=Servers"),
+                make_computer_entry("WS1", "Windows 11 Pro", domain=DOMAIN),
+                make_computer_entry("WS2", "Windows 11 Pro", domain=DOMAIN),
+                make_service_account_entry("gmsa1", domain=DOMAIN),
+            ],
+        )
+        accounts = Accounts([Account("svc", "right", "NORTHVALLEY", DOMAIN)])
+        async with (
+            LdapServer(spec, accounts, certificate=CERTIFICATE) as first,
+            LdapServer(spec.replica("dc2"), accounts, certificate=CERTIFICATE) as second,
+        ):
+            yield Site([first, second], LogonLedger(tmp_path / "logons.db"))
+
+    return start
+
+
+async def test_what_changed_is_told_whole_although_the_delta_was_not(site):
+    # Lesson 53: Windows sends only what changed.
+    async with site() as it, it.enumerator() as enumerator:
+        kept = await enumerator.enumerate()
+        assert kept.cursor is not None
+        it.spec.change(it.dn("WS1"), {"operatingSystem": "Windows 10 Enterprise", "dNSHostName": None})
+        changes = await enumerator.changes(since=kept.cursor)
+        (computer,) = changes.changed
+        assert (computer.sam_account_name, computer.os_name) == ("WS1$", "Windows 10 Enterprise")
+        assert (computer.skipped_reason, computer.role, computer.enabled) == ("no-name", "workstation", True)
+        assert set(apply_changes(kept, changes).computers) == set((await enumerator.enumerate()).computers)
+        assert len(it.servers[0].password_binds) == 1
+
+
+async def test_nothing_new_is_an_empty_result_with_a_cursor(site):
+    async with site() as it, it.enumerator() as enumerator:
+        kept = await enumerator.enumerate()
+        assert kept.cursor is not None
+        changes = await enumerator.changes(since=kept.cursor)
+        assert (changes.changed, changes.removed, changes.service_accounts_count) == ((), (), None)
+        assert (await enumerator.changes(since=changes.cursor)).changed == ()
+
+
+@pytest.mark.parametrize("refuse_dirsync", [False, True], ids=["dirsync", "usn"])
+async def test_a_computer_that_joins_is_new_at_first_and_a_target_when_its_facts_arrive(site, refuse_dirsync):
+    async with site() as it, it.enumerator() as enumerator:
+        it.servers[0].faults.refuse_dirsync = refuse_dirsync
+        kept = await enumerator.enumerate()
+        assert kept.cursor is not None
+        it.spec.put(make_computer_entry("NOON1", None, domain=DOMAIN))
+        first = await enumerator.changes(since=kept.cursor)
+        assert [(computer.hostname, computer.skipped_reason) for computer in first.changed] == [("NOON1", "new")]
+        it.spec.change(
+            it.dn("NOON1"), {"operatingSystem": "Windows 11 Pro", "dNSHostName": f"noon1.{DOMAIN}", "pwdLastSet": 0}
+        )
+        second = await enumerator.changes(since=first.cursor)
+        assert [(computer.fqdn, computer.skipped_reason) for computer in second.changed] == [(f"noon1.{DOMAIN}", None)]
+
+
+@pytest.mark.parametrize("refuse_dirsync", [False, True], ids=["dirsync", "usn"])
+async def test_deletions_are_claimed_only_by_an_account_that_reads_them(site, refuse_dirsync):
+    # Lesson 53: a plain account sees no tombstones.
+    async with site() as it, it.enumerator() as enumerator:
+        it.servers[0].faults.refuse_dirsync = refuse_dirsync
+        kept = await enumerator.enumerate()
+        assert kept.cursor is not None
+        gone = next(computer for computer in kept.computers if computer.hostname == "ws2")
+        it.spec.delete(it.dn("WS2"))
+        blind = await enumerator.changes(since=kept.cursor)
+        assert (blind.removed, blind.changed, blind.complete) == ((), (), False)
+        it.spec.rights.reads_deleted.add("svc")
+        seeing = await enumerator.changes(since=kept.cursor)
+        assert [(entry.object_guid, entry.reason) for entry in seeing.removed] == [(gone.object_guid, "deleted")]
+        assert seeing.complete
+        assert gone not in apply_changes(kept, seeing).computers
+
+
+async def test_managed_service_accounts_are_counted_anew_when_a_change_names_one(site):
+    async with site() as it, it.enumerator() as enumerator:
+        it.spec.rights.reads_deleted.add("svc")
+        kept = await enumerator.enumerate()
+        assert (kept.service_accounts_count, kept.cursor is not None) == (1, True)
+        it.spec.put(make_service_account_entry("gmsa2", domain=DOMAIN))
+        changes = await enumerator.changes(since=kept.cursor or "")
+        kept = apply_changes(kept, changes)
+        assert (changes.changed, kept.service_accounts_count) == ((), 2)
+        it.spec.delete(it.dn("gmsa1"))
+        kept = apply_changes(kept, await enumerator.changes(since=kept.cursor or ""))
+        assert kept.service_accounts_count == 1
+
+
+async def test_a_dirsync_cursor_goes_on_at_another_controller(site):
+    async with site() as it:
+        async with it.enumerator(it.servers[0]) as enumerator:
+            cursor = (await enumerator.enumerate()).cursor
+        it.spec.change(it.dn("WS1"), {"operatingSystem": "Windows 10 Pro"})
+        async with it.enumerator(it.servers[1]) as enumerator:
+            changes = await enumerator.changes(since=cursor or "")
+        assert "Windows 10 Pro" in [computer.os_name for computer in changes.changed]
+        assert changes.source.startswith("dc2")
+
+
+async def test_a_count_of_one_controller_is_lost_at_another(site):
+    async with site() as it:
+        for server in it.servers:
+            server.faults.refuse_dirsync = True
+        async with it.enumerator(it.servers[0]) as enumerator:
+            cursor = (await enumerator.enumerate()).cursor
+            assert (await enumerator.changes(since=cursor or "")).changed == ()
+        async with it.enumerator(it.servers[1]) as enumerator:
+            with pytest.raises(DirectoryError) as caught:
+                await enumerator.changes(since=cursor or "")
+        assert (caught.value.code, caught.value.retryable) == ("cursor-lost", False)
+
+
+async def test_a_cursor_of_another_domain_is_lost(site):
+    async with site() as it, it.enumerator() as enumerator:
+        await enumerator.enumerate()
+        cursor = render_cursor(SyncCursor("dirsync", "DC=other,DC=test", b"1"))
+        with pytest.raises(DirectoryError) as caught:
+            await enumerator.changes(since=cursor)
+        assert caught.value.code == "cursor-lost"
+
+
+async def test_what_leaves_the_scope_is_removed_for_a_reason_of_its_own(site):
+    async with site() as it, it.enumerator(scope=EnumerationScope(ous=("OU=Servers," + BASE,))) as enumerator:
+        kept = await enumerator.enumerate()
+        assert [computer.hostname for computer in kept.computers] == ["srv1"]
+        assert kept.scope.ous == ("Servers",)
+        it.spec.move(it.dn("SRV1"), f"CN=Computers,{BASE}")
+        it.spec.move(it.dn("WS1"), f"OU=Servers,{BASE}")
+        changes = await enumerator.changes(since=kept.cursor or "")
+        assert [computer.hostname for computer in changes.changed] == ["ws1"]
+        assert [entry.reason for entry in changes.removed] == ["out-of-scope"]
+        assert [computer.hostname for computer in apply_changes(kept, changes).computers] == ["ws1"]
+
+
+async def test_an_object_that_cannot_be_read_back_is_not_spoken_of(site):
+    async with site() as it, it.enumerator() as enumerator:
+        kept = await enumerator.enumerate()
+        it.spec.move(it.dn("WS1"), f"OU=Hidden,{BASE}")
+        it.spec.rights.hidden.add(f"OU=Hidden,{BASE}")
+        changes = await enumerator.changes(since=kept.cursor or "")
+        assert (changes.changed, changes.removed) == ((), ())
+
+
+async def test_changes_that_break_off_claim_nothing_and_go_on_at_the_next_controller(site):
+    async with site() as it, it.enumerator() as enumerator:
+        kept = await enumerator.enumerate()
+        for name in ("WS1", "WS2", "SRV1"):
+            it.spec.change(it.dn(name), {"operatingSystem": "Windows 10 Pro"})
+        it.servers[0].faults.drop_after_entries = it.servers[0].entries_sent_count + 2
+        changes = await enumerator.changes(since=kept.cursor or "")
+        assert changes.source.startswith("dc2")
+        assert {computer.hostname for computer in changes.changed} >= {"ws1", "ws2", "srv1"}
+        it.servers[1].faults.drop_after_entries = it.servers[1].entries_sent_count + 2
+        with pytest.raises(DirectoryError) as caught:
+            await enumerator.changes(since=kept.cursor or "")
+        assert caught.value.retryable
+
+
+async def test_laps_is_told_with_whether_it_is_readable_and_no_password_is_sent(site):
+    async with site() as it:
+        it.spec.change(it.dn("WS1"), {"msLAPS-PasswordExpirationTime": 1, "msLAPS-EncryptedPassword": b"hidden"})
+        it.spec.change(it.dn("WS2"), {"ms-Mcs-AdmPwdExpirationTime": 1, "ms-Mcs-AdmPwd": "hunter2"})
+        sent: list[bytes] = []
+        it.servers[0].faults.garble = lambda message: sent.append(message) or message
+        for rights, wanted in (
+            ((), {"ws1": ("windows", False), "ws2": ("legacy", False), "srv1": (None, None)}),
+            (("svc",), {"ws1": ("windows-encrypted", True), "ws2": ("legacy", True), "srv1": (None, None)}),
+        ):
+            it.spec.rights.reads_confidential.update(rights)
+            async with it.enumerator() as enumerator:
+                enumeration = await enumerator.enumerate()
+            found = {computer.hostname: (computer.laps, computer.laps_readable) for computer in enumeration.computers}
+            assert found == wanted
+            assert b"WS1" in b"".join(sent)
+            assert b"hunter2" not in b"".join(sent)
+            assert b"hidden" not in b"".join(sent)

@@ -1,0 +1,195 @@
+"""Kerberos: whom a user name means, the private settings, and a worker that always ends."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import os
+import socket
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from msp_sdk.directory.doors import Door, logon_doors
+from msp_sdk.directory.sealed_logon import kerberos_principal
+from msp_sdk.directory.session import DirectoryOptions
+from msp_sdk.errors import DirectoryError
+from msp_sdk.models.credential import Credential
+from msp_sdk.models.domain import DomainController
+from msp_sdk.network import kerberos
+from msp_sdk.network.kerberos import (
+    KerberosFailure,
+    KerberosLogon,
+    Principal,
+    is_installed,
+    principal_of,
+    protocol_error,
+    render_krb5_conf,
+)
+from msp_sdk.secret import Secret
+
+needs_extra = pytest.mark.skipif(
+    not is_installed() and os.environ.get("MSP_REQUIRE_REAL") != "1", reason="the extra `kerberos` is not installed"
+)
+SVC = Principal("svc", "CORP.EXAMPLE")
+
+
+@pytest.mark.parametrize(
+    ("username", "netbios", "expected"),
+    [
+        ("svc", None, SVC),
+        ("svc@corp.example", None, SVC),
+        ("svc@CORP.Example", None, SVC),
+        (r"CORP\svc", None, SVC),
+        (r"corp\svc", "CORP", SVC),
+        (r"corp.example\svc", "CORP", SVC),
+        (r"OTHER\svc", "CORP", None),
+        (r"other.example\svc", None, None),
+        (r".\svc", None, None),
+        ("", None, None),
+        ("@corp.example", None, None),
+        ("svc@clinic.com", None, Principal("svc@clinic.com", "CORP.EXAMPLE", enterprise=True)),
+        ("a@b@corp.example", None, Principal("a@b", "CORP.EXAMPLE")),
+    ],
+)
+def test_a_user_name_means_one_principal_or_none(username, netbios, expected):
+    assert principal_of(username, domain_name="corp.example", netbios_name=netbios) == expected
+
+
+@pytest.mark.parametrize(("address", "kdc"), [("10.0.0.5", "10.0.0.5:88"), ("fd00::5", "[fd00::5]:88")])
+def test_the_private_settings_name_one_kdc_by_address_and_look_nothing_up(address, kdc):
+    text = render_krb5_conf("CORP.EXAMPLE", address)
+    # A second KDC would be asked again with a password that was refused.
+    assert "primary_kdc" not in text
+    assert "master_kdc" not in text
+    assert text.count("kdc = ") - text.count("dns_lookup_kdc = ") == 1
+    assert f"    kdc = {kdc}\n" in text
+    parser = configparser.ConfigParser()
+    parser.read_string(text.partition("[realms]")[0])
+    defaults = parser["libdefaults"]
+    for name in ("dns_lookup_kdc", "dns_lookup_realm", "dns_canonicalize_hostname", "rdns"):
+        assert defaults[name] == "false"
+    assert defaults["udp_preference_limit"] == "1"
+    assert defaults["default_ccache_name"] == "MEMORY:"
+
+
+def test_the_kdcs_own_number_is_told_from_the_librarys_complaints():
+    assert protocol_error(-1765328360) == 24
+    # gssapi says the same without its sign.
+    assert protocol_error(2529638919) == 7
+    assert protocol_error(-1765328228) is None
+    assert protocol_error(None) is None
+
+
+class Kdc:
+    """A listener that takes requests and never answers."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.heard = threading.Event()
+        self.bytes = b""
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            # One that nobody has called yet waits for a call.
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        self.thread.join()
+        self.listener.close()
+
+    def serve(self):
+        client, _ = self.listener.accept()
+        with client:
+            self.bytes = client.recv(65536)
+            self.heard.set()
+            # Until the other side gives up.
+            with contextlib.suppress(OSError):
+                while client.recv(65536):
+                    pass
+
+
+@pytest.fixture
+def silent_kdc():
+    kdc = Kdc()
+    yield kdc
+    kdc.close()
+
+
+def worker_files():
+    return {path.name for path in Path("/tmp").glob("msp-krb5-*")}  # noqa: S108 (where temporary folders lie)
+
+
+@needs_extra
+def test_a_silent_kdc_ends_at_the_deadline_and_leaves_nothing(silent_kdc):
+    logon = KerberosLogon(SVC, kdc="127.0.0.1", port=silent_kdc.port, service="ldap/dc1.corp.example", deadline_s=2.0)
+    with logon:
+        process, folder = logon._process, Path(logon._folder.name)
+        assert stat.S_IMODE((folder / "krb5.conf").stat().st_mode) == 0o600
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert logon.take_ticket(Secret("hunter2-hunter2")) == KerberosFailure("ticket", None, key_used=False)
+        assert silent_kdc.heard.is_set()
+    assert process.poll() is not None
+    assert not folder.exists()
+    assert b"hunter2" not in silent_kdc.bytes
+
+
+@needs_extra
+def test_the_password_is_in_no_argument_and_no_environment_of_the_worker(silent_kdc):
+    logon = KerberosLogon(SVC, kdc="127.0.0.1", port=silent_kdc.port, service="ldap/dc1.corp.example", deadline_s=2.0)
+    with logon:
+        asking = threading.Thread(target=logon.take_ticket, args=(Secret("hunter2-hunter2"),))
+        asking.start()
+        assert silent_kdc.heard.wait(20)
+        about = Path(f"/proc/{logon._process.pid}")
+        assert b"hunter2" not in (about / "cmdline").read_bytes() + (about / "environ").read_bytes()
+        asking.join()
+    assert "hunter2" not in repr(vars(logon))
+
+
+@needs_extra
+def test_a_worker_that_dies_is_a_failure_and_no_hang(silent_kdc):
+    logon = KerberosLogon(SVC, kdc="127.0.0.1", port=silent_kdc.port, service="ldap/dc1.corp.example", deadline_s=60.0)
+    with logon:
+        logon._process.kill()
+        assert logon.take_ticket(Secret("x")) == KerberosFailure("ticket", None, key_used=False)
+
+
+CONTROLLER = DomainController("dc1.corp.example", 389, ("127.0.0.1",))
+
+
+def kerberos_at(controller=CONTROLLER, username="svc@corp.example", **more):
+    door = Door("kerberos", controller.addresses[0], controller.port)
+    credential = Credential.typed(username, Secret("x"), domain_name="corp.example")
+    with pytest.raises(DirectoryError) as caught:
+        kerberos_principal(controller, door, credential, DirectoryOptions(connect_timeout_s=1.0))
+    return caught.value
+
+
+@needs_extra
+def test_kerberos_is_passed_over_before_anything_is_sent_where_it_cannot_apply():
+    assert kerberos_at(DomainController("dc1.corp.example", 3890, ("127.0.0.1",))).code == "kdc-unreachable"
+    assert kerberos_at(DomainController("127.0.0.1", 389, ("127.0.0.1",))).code == "no-service-principal"
+    assert kerberos_at(username=r".\svc").code == "other-domain-account"
+
+
+def test_the_doors_are_tried_kind_after_kind_and_tls_ports_take_tls_alone():
+    two = DomainController("dc1.corp.example", 389, ("10.0.0.1", "fd00::1"))
+    assert [(door.kind, door.host, door.port) for door in logon_doors(two)] == [
+        ("kerberos", "10.0.0.1", 389),
+        ("kerberos", "fd00::1", 389),
+        ("ldaps", "10.0.0.1", 636),
+        ("ldaps", "fd00::1", 636),
+        ("starttls", "10.0.0.1", 389),
+        ("starttls", "fd00::1", 389),
+        ("ntlm", "10.0.0.1", 389),
+        ("ntlm", "fd00::1", 389),
+    ]
+    assert logon_doors(DomainController("dc1.corp.example", 636)) == (Door("ldaps", "dc1.corp.example", 636),)
+
+
+def test_the_extra_is_looked_for_without_importing_it():
+    assert isinstance(kerberos.is_installed(), bool)
