@@ -40,22 +40,22 @@ BENCH_PEERS = ("python-ldap>=3.4", "bonsai>=1.5")
 DOC_TOOLS = ("zensical", "mkdocstrings-python>=1.12")
 
 
-def install_package(session: nox.Session, *tools: str) -> None:
-    session.install("-e", f".[{USED_EXTRAS}]", *tools)
+def install_package(session: nox.Session, *tools: str, extras: str = USED_EXTRAS) -> None:
+    session.install("-e", f".[{extras}]", *tools)
 
 
-def kerberos_extra(session: nox.Session) -> tuple[str, ...]:
-    """The extra for Kerberos, where it can be built; with ``MSP_REQUIRE_REAL=1`` it must be."""
+def test_extras(session: nox.Session) -> str:
+    """With the extra for Kerberos, where it can be built; with ``MSP_REQUIRE_REAL=1`` it must be."""
     if shutil.which("krb5-config") or os.environ.get("MSP_REQUIRE_REAL") == "1":
-        return ("-e", ".[kerberos]")
+        return f"{USED_EXTRAS},kerberos"
     session.log("krb5-config is not installed (libkrb5-dev): the tests of Kerberos are skipped")
-    return ()
+    return USED_EXTRAS
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests; arguments after ``--`` go to pytest."""
-    install_package(session, *TEST_TOOLS, *kerberos_extra(session))
+    install_package(session, *TEST_TOOLS, extras=test_extras(session))
     session.run("pytest", *session.posargs)
 
 

@@ -38,7 +38,7 @@ class RootDse:
         ds_service_name: The object of the controller's own directory service.
         highest_committed_usn: The controller's count of changes.
         invocation_id: The identity of its database, a GUID; None unless somebody is logged on who may read it.
-        supported_controls: OIDs.
+        supported_controls: OIDs, sorted.
         sasl_mechanisms: As the controller names them.
         current_time: The controller's clock, aware, to the second.
     """
@@ -55,7 +55,7 @@ class RootDse:
     ds_service_name: str | None = None
     highest_committed_usn: int | None = None
     invocation_id: str | None = None
-    supported_controls: frozenset[str] = frozenset()
+    supported_controls: tuple[str, ...] = ()
     sasl_mechanisms: tuple[str, ...] = ()
     current_time: datetime | None = None
 
@@ -87,7 +87,7 @@ def parse_root_dse(entry: Entry) -> RootDse:
         forest_level=entry.number("forestFunctionality"),
         ds_service_name=entry.text("dsServiceName"),
         highest_committed_usn=entry.number("highestCommittedUSN"),
-        supported_controls=frozenset(entry.texts("supportedControl")),
+        supported_controls=tuple(sorted(set(entry.texts("supportedControl")))),
         sasl_mechanisms=entry.texts("supportedSASLMechanisms"),
         current_time=entry.generalized_time("currentTime"),
     )

@@ -1,4 +1,8 @@
-"""Sends netlogon pings: one datagram, one answer, over IPv4 or IPv6. No credential, no connection, nothing kept."""
+"""Sends netlogon pings: one datagram, one answer, over IPv4 or IPv6. No credential, nothing kept.
+
+Anybody can send datagrams. The kernel passes over those of another address or port; what carries another number, or
+is no answer at all, is passed over here, and the true answer is still waited for.
+"""
 
 from __future__ import annotations
 
@@ -35,21 +39,28 @@ async def ping(
     try:
         transport, box = await asyncio.get_running_loop().create_datagram_endpoint(_Box, remote_addr=(address, port))
     except (OSError, ValueError) as error:
-        raise DiscoveryError(f"{where} cannot be asked.", code="dns-unreachable") from error
+        raise DiscoveryError(f"{where} cannot be asked.", code="ping-failed") from error
+    nonsense: WireError | None = None
     try:
         for wait_s in waits_s:
             transport.sendto(datagram)
             try:
                 async with asyncio.timeout(wait_s):
-                    return parse_reply(await box.get(), message_id=message_id)
+                    while True:
+                        try:
+                            return parse_reply(await box.get(), message_id=message_id)
+                        except WireError as error:
+                            nonsense = error
             except TimeoutError:
                 continue
-            except OSError as error:
+            except ConnectionRefusedError as error:
                 raise DiscoveryError(f"{where} is closed.", code="ping-failed") from error
-            except WireError as error:
-                raise DiscoveryError(f"{where} answers nonsense: {error.detail}", code="ping-failed") from error
+            except OSError as error:
+                raise DiscoveryError(f"{where} cannot be reached.", code="ping-failed") from error
     finally:
         transport.close()
+    if nonsense is not None:
+        raise DiscoveryError(f"{where} answers nonsense: {nonsense.detail}", code="ping-failed") from nonsense
     raise DiscoveryError(f"{where} does not answer.", code="ping-failed")
 
 

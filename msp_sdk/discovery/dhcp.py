@@ -6,6 +6,7 @@ keeps as they came. A lease is a stranger's: what cannot be read is left out.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator
@@ -90,18 +91,15 @@ def parse_resolv_lease(text: str, source: str) -> Lease:
 
 
 def parse_dhcp_message(data: bytes, source: str = "dhcp dhcpcd") -> Lease:
-    """A DHCPv4 or DHCPv6 message as it came, which is what dhcpcd keeps; one that is broken says nothing."""
-    try:
-        if data[_FIXED_BYTES : _FIXED_BYTES + len(_MAGIC)] == _MAGIC:
-            found = _joined(_options(data[_FIXED_BYTES + len(_MAGIC) :]))
-            servers = _addresses(found.get(_DNS, b""), _ADDRESS_BYTES)
-            text = found.get(_DOMAIN, b"").split(b"\0")[0].decode("utf-8", "replace")
-            return make_lease(source, [*text.split(), *_names(found.get(_SEARCH, b""))], servers)
-        found = _joined(_options_6(data[_FIXED_BYTES_6:]))
-        servers = _addresses(found.get(_DNS_6, b""), _ADDRESS_BYTES_6)
-        return make_lease(source, _names(found.get(_SEARCH_6, b"")), servers)
-    except WireError:
-        return Lease(source)
+    """A DHCPv4 or DHCPv6 message as it came, which is what dhcpcd keeps; what of it is broken says nothing."""
+    if data[_FIXED_BYTES : _FIXED_BYTES + len(_MAGIC)] == _MAGIC:
+        found = _joined(_options(data[_FIXED_BYTES + len(_MAGIC) :]))
+        servers = _addresses(found.get(_DNS, b""), _ADDRESS_BYTES)
+        text = found.get(_DOMAIN, b"").split(b"\0")[0].decode("utf-8", "replace")
+        return make_lease(source, [*text.split(), *_names(found.get(_SEARCH, b""))], servers)
+    found = _joined(_options_6(data[_FIXED_BYTES_6:]))
+    servers = _addresses(found.get(_DNS_6, b""), _ADDRESS_BYTES_6)
+    return make_lease(source, _names(found.get(_SEARCH_6, b"")), servers)
 
 
 def make_lease(source: str, domains: Iterable[str], servers: Iterable[str]) -> Lease:
@@ -143,10 +141,12 @@ def _joined(options: Iterable[tuple[int, bytes]]) -> dict[int, bytes]:
 
 
 def _names(data: bytes) -> list[str]:
+    """The names of a search list, as far as it can be read."""
     names, at = [], 0
-    while at < len(data):
-        name, at = read_packed_name(data, at, len(data))
-        names.append(name)
+    with contextlib.suppress(WireError):
+        while at < len(data):
+            name, at = read_packed_name(data, at, len(data))
+            names.append(name)
     return names
 
 

@@ -94,8 +94,27 @@ def read_hints(settings: Sequence[str], *, root: Path = Path("/"), hostname: str
         settings=settings,
         resolv_conf=read_resolv_conf(root / "etc/resolv.conf"),
         leases=read_leases(root),
-        fqdn=socket.gethostname() if hostname is None else hostname,
+        fqdn=full_name(socket.gethostname() if hostname is None else hostname, _read(root / "etc/hosts")),
     )
+
+
+def full_name(hostname: str, hosts: str) -> str:
+    """A machine's name with its domain, as ``/etc/hosts`` has it where the name itself is short."""
+    short = hostname.lower()
+    if "." in short:
+        return short
+    for line in hosts.splitlines():
+        for name in line.partition("#")[0].lower().split()[1:]:
+            if name.startswith(f"{short}."):
+                return name
+    return short
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _parents(name: str) -> list[str]:

@@ -11,7 +11,7 @@ import base64
 import binascii
 import zlib
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msp_sdk.directory.entry import Entry
 from msp_sdk.enumeration.classify import COMPUTER_ATTRIBUTES, COMPUTER_FILTER
@@ -20,7 +20,9 @@ from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import DomainController
 from msp_sdk.models.target import Target
 from msp_sdk.windows.scripts import load
-from msp_sdk.windows.shell import WindowsShell
+
+if TYPE_CHECKING:
+    from msp_sdk.windows.shell import WindowsShell
 
 DEADLINE_S = 600.0
 _PAGE_SIZE = 1000

@@ -36,6 +36,8 @@ _MAX_PORT = 65535
 _MAX_WEIGHT = 65535
 # Above this a domain's DNS server loses queries in bursts.
 _CONCURRENT = 100
+# Once a name has addresses of one kind, the other kind has so long to come.
+_AFTER_ADDRESSES_S = 0.2
 
 DnsServer = tuple[str, int]
 Draw = Callable[[int], int]
@@ -264,18 +266,34 @@ class Resolver:
             return (str(ipaddress.ip_address(name)),)
         except ValueError:
             pass
-        found: list[str] = []
-        for kind in (dns.rdatatype.A, dns.rdatatype.AAAA):
-            try:
-                answer = await self._ask(name, kind)
-            except DiscoveryError:
-                # One kind of address is enough to go on with.
-                if found:
+        kinds = (dns.rdatatype.A, dns.rdatatype.AAAA)
+        tasks = [asyncio.ensure_future(self._addresses_of_kind(name, kind)) for kind in kinds]
+        pending = set(tasks)
+        patience_s: float | None = None
+        try:
+            while pending:
+                done, pending = await asyncio.wait(
+                    pending, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
                     break
-                raise
-            if answer is not None and answer.rrset is not None:
-                found += [rdata.address for rdata in answer.rrset]
+                if any(task.exception() is None and task.result() for task in done):
+                    # Some servers keep silent when they are asked for the other kind.
+                    patience_s = _AFTER_ADDRESSES_S
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        failures = [task.exception() for task in tasks if not task.cancelled() and task.exception() is not None]
+        found = [address for task in tasks if not task.cancelled() and not task.exception() for address in task.result()]
+        # One kind of address is enough to go on with.
+        if not found and failures and failures[0] is not None:
+            raise failures[0]
         return tuple(found)
+
+    async def _addresses_of_kind(self, name: str, kind: dns.rdatatype.RdataType) -> tuple[str, ...]:
+        answer = await self._ask(name, kind)
+        return () if answer is None or answer.rrset is None else tuple(rdata.address for rdata in answer.rrset)
 
     async def name_servers(self, domain: str) -> tuple[str, ...]:
         """Names of a zone's own DNS servers; empty when there are none.
@@ -325,6 +343,7 @@ class Resolver:
 
     async def _ask(self, name: str, kind: dns.rdatatype.RdataType) -> dns.resolver.Answer | None:
         """The answer, or None when the name does not exist."""
+        name = name.removesuffix(".")
         if not self.servers:
             raise DiscoveryError("no DNS server is known.", code="no-dns-server", remedy="Give a resolver.")
         where = ", ".join(map(render_server, self.servers))
@@ -358,8 +377,9 @@ def _absolute(name: str) -> dns.name.Name:
 
 def _why_none_served(error: dns.resolver.NoNameservers) -> tuple[str, str]:
     """Code and words. A server that refuses is there, and has nothing to say to us; one without an answer is not."""
-    responses = [failure[4] for failure in error.kwargs.get("errors", ())]
-    if all(response is None for response in responses):
+    failures = error.kwargs.get("errors", ())
+    responses = [failure[4] for failure in failures]
+    if all(isinstance(failure[3], OSError) for failure in failures):
         return "dns-unreachable", "could not be reached"
     if all(response is not None and response.rcode() == dns.rcode.REFUSED for response in responses):
         return "dns-refused", "refused to answer"

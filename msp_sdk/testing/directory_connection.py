@@ -379,9 +379,7 @@ def _wanted(entry: DirectoryEntry, asked: Sequence[str], most: int) -> Iterator[
                 yield name, values
 
 
-def _range(
-    name: str, values: Sequence[bytes], start: int, last: int | None, most: int
-) -> tuple[str, Sequence[bytes]]:
+def _range(name: str, values: Sequence[bytes], start: int, last: int | None, most: int) -> tuple[str, Sequence[bytes]]:
     end = min(start + most, len(values), len(values) if last is None else last + 1)
     shown = "*" if end >= len(values) else str(end - 1)
     return f"{name};range={start}-{shown}", values[start:end]

@@ -57,7 +57,7 @@ class Delta:
     more: bool
 
 
-def read_delta(  # noqa: PLR0913 (a search has as many parts)
+def read_delta(
     log: DirectoryLog,
     message: sansldap.SearchRequest,
     reader: Reader,
@@ -75,9 +75,7 @@ def read_delta(  # noqa: PLR0913 (a search has as many parts)
         raise DirSyncRefused(53, "000020F7: SvcErr: DSID-03140DB6, problem 5003 (WILL_NOT_PERFORM), data 0\n\0")
     if not flags & OBJECT_SECURITY:
         if not reader.replicates:
-            raise DirSyncRefused(
-                50, "00002105: SecErr: DSID-0315170B, problem 4003 (INSUFF_ACCESS_RIGHTS), data 0\n\0"
-            )
+            raise DirSyncRefused(50, "00002105: SecErr: DSID-0315170B, problem 4003 (INSUFF_ACCESS_RIGHTS), data 0\n\0")
         reader = EVERYTHING
     since = _read_cookie(cookie, log)
     start = since.usn if since.invocation_id == str(log.invocation_id) else 0

@@ -63,10 +63,18 @@ def matches(wanted: sansldap.LDAPFilter, entry: DirectoryEntry, lookup: Lookup =
             return any(_order(value) <= _order(wanted.value) for value in _values(entry, wanted.attribute))
         case sansldap.FilterSubstrings():
             return any(_has_pieces(value.lower(), wanted) for value in _values(entry, wanted.attribute))
-        case sansldap.FilterExtensibleMatch(rule=rule, attribute=str(name)) if rule in (_BIT_AND, _BIT_OR):
-            return any(_has_bits(value, wanted.value, rule) for value in _values(entry, name))
-        case sansldap.FilterExtensibleMatch(rule=rule, attribute=str(name)) if rule == IN_CHAIN:
-            return _reaches(entry, name, fold_dn(wanted.value.decode(errors="replace")), lookup)
+        case sansldap.FilterExtensibleMatch():
+            return _obeys(wanted, entry, lookup)
+    return False
+
+
+def _obeys(wanted: sansldap.FilterExtensibleMatch, entry: DirectoryEntry, lookup: Lookup) -> bool:
+    if wanted.attribute is None:
+        return False
+    if wanted.rule in (_BIT_AND, _BIT_OR):
+        return any(_has_bits(value, wanted.value, wanted.rule) for value in _values(entry, wanted.attribute))
+    if wanted.rule == IN_CHAIN:
+        return _reaches(entry, wanted.attribute, fold_dn(wanted.value.decode(errors="replace")), lookup)
     return False
 
 

@@ -4,9 +4,9 @@ Each controller numbers what it writes for itself, whether it came from a client
 version names the database where the change was made and that database's number, and keeps it wherever it travels.
 
 Example:
-    >>> log = DirectoryLog("DC=corp,DC=example", invocation_id=uuid.uuid4())
+    >>> log = DirectoryLog("DC=corp,DC=example", invocation_id=uuid.UUID(int=7))
     >>> log.usn
-    4096
+    4103
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from msp_sdk.testing.directory_data import DirectoryEntry
 from msp_sdk.testing.directory_filter import fold_dn, split_dn
 
 _FIRST_USN = 4096
+_FIRST_SPREAD = 1_000_003
 # Kept for each controller, or made up when asked: no change of them travels.
 _LOCAL = {"usnchanged", "usncreated", "whenchanged", "distinguishedname", "parentguid"}
 # What is left of a deleted object, without the recycle bin.
@@ -86,7 +87,8 @@ class DirectoryLog:
     def __init__(self, base_dn: str, invocation_id: uuid.UUID) -> None:
         self.base_dn = base_dn
         self.invocation_id = invocation_id
-        self.usn = _FIRST_USN
+        # Two controllers are never at the same number: a client that mixes them up is to fail.
+        self.usn = _FIRST_USN + invocation_id.int % _FIRST_SPREAD
         self.records: dict[bytes, Record] = {}
         # By database, the highest number that was seen of it.
         self.vector: dict[str, int] = {}
@@ -127,9 +129,7 @@ class DirectoryLog:
         mark = f"DEL:{uuid.UUID(bytes_le=guid)}"
         name = b"\n".join((*record.entry.folded.get("name", (escaped.encode(),))[:1], mark.encode()))
         changed: dict[str, Values] = {
-            attribute: ()
-            for attribute in record.entry.attributes
-            if attribute.lower() not in _TOMBSTONE_KEEPS | _LOCAL
+            attribute: () for attribute in record.entry.attributes if attribute.lower() not in _TOMBSTONE_KEEPS | _LOCAL
         }
         changed |= {"isDeleted": (b"TRUE",), "lastKnownParent": (parent.encode(),), "name": (name,), "cn": (name,)}
         return self._originate(guid, f"{kind}={escaped}\\0A{mark},{DELETED_OBJECTS},{self.base_dn}", changed, at)

@@ -37,9 +37,7 @@ class Logon:
     @property
     def protected(self) -> bool:
         """True if signing or sealing was agreed."""
-        return bool(
-            self.context.context_attr & (spnego.ContextReq.integrity | spnego.ContextReq.confidentiality)
-        )
+        return bool(self.context.context_attr & (spnego.ContextReq.integrity | spnego.ContextReq.confidentiality))
 
 
 class NtlmLogon:
@@ -54,10 +52,10 @@ class NtlmLogon:
         if certificate_der is not None:
             digest = hashlib.sha256(certificate_der).digest()
             bindings = spnego.channel_bindings.GssChannelBindings(application_data=b"tls-server-end-point:" + digest)
-        self._bindings = bindings
-        self._context = spnego.server(
-            protocol="ntlm", options=spnego.NegotiateOptions.use_ntlm, channel_bindings=bindings
-        )
+        with user_file(None):
+            self._context = spnego.server(
+                protocol="ntlm", options=spnego.NegotiateOptions.use_ntlm, channel_bindings=bindings
+            )
 
     def challenge(self, token: bytes) -> bytes:
         """The answer to the first message.

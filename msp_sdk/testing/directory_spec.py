@@ -19,7 +19,7 @@ from attrs import field, mutable
 
 from msp_sdk.directory.entry import domain_to_dn
 from msp_sdk.testing.directory_data import DirectoryEntry, Value, make_entry
-from msp_sdk.testing.directory_filter import IN_CHAIN, Lookup, fold_dn, in_scope, matches, split_dn
+from msp_sdk.testing.directory_filter import IN_CHAIN, fold_dn, in_scope, matches, split_dn
 from msp_sdk.testing.directory_log import DELETED_OBJECTS, Change, DirectoryLog, guid_of, guid_of_name
 from msp_sdk.testing.directory_rights import EVERYTHING, DirectoryRights, Reader
 
@@ -372,9 +372,6 @@ class DirectorySpec:
 
 def _nobody(_: str) -> None:
     return None
-
-
-
 
 
 def _guid_in_base(text: str) -> bytes:

@@ -4,7 +4,7 @@ Everything constructed gets a length of four bytes (``84 xx xx xx xx``), as a Wi
 
 Example:
     >>> write_done(1, 0).hex()
-    '30840000001002010165840000000' '70a010004000400'
+    '3084000000100201016584000000070a010004000400'
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ def write_message(message_id: int, operation: bytes, controls: Sequence[ReplyCon
     """An answer around its operation."""
     if not controls:
         return constructed(_SEQUENCE, integer(message_id), operation)
-    written = (
-        constructed(_SEQUENCE, octets(control.oid.encode()), octets(control.value)) for control in controls
-    )
+    written = (constructed(_SEQUENCE, octets(control.oid.encode()), octets(control.value)) for control in controls)
     return constructed(_SEQUENCE, integer(message_id), operation, constructed(_CONTROLS, *written))
 
 

@@ -1,7 +1,8 @@
 """A whole site in one process: controllers, DNS, Windows hosts, each on its own loopback address. No root needed.
 
 ``python -m msp_sdk.testing.estate`` runs one for other processes: it prints one line of JSON when it is ready, answers
-``accounts``, ``machines`` and ``disable-account`` on stdin with a line of JSON each, and ends when its stdin ends.
+``accounts``, ``machines``, ``disable-account``, ``join NAME`` and ``remove NAME`` on stdin with a line of JSON each,
+and ends when its stdin ends.
 
 It does not prove what its parts do not prove: see :mod:`~msp_sdk.testing.directory`, :mod:`~msp_sdk.testing.wsman` and
 :mod:`~msp_sdk.testing.windows_host`. A host that is asleep is a full accept queue: Linux then drops what comes, as a
@@ -139,6 +140,29 @@ class RunningEstate:
             "package_content": encode_bytes(self.package_content),
             "computers": [{"name": entry.name, "role": entry.role, "truth": entry.truth} for entry in self.plan],
         }
+
+    def join(self, name: str) -> bool:
+        """A new computer joins the domain, known to every controller; False when its name is taken."""
+        entry = make_computer_entry(
+            name, "Windows 11 Pro", domain=self.spec.domain, os_version="10.0 (22631)", ou="OU=Workstations"
+        )
+        taken = name.casefold().encode()
+        for server in self.directories:
+            if any(held.folded.get("name", (b"",))[0].lower() == taken for held in server.spec.entries):
+                return False
+        for server in self.directories:
+            server.spec.put(entry)
+        return True
+
+    def remove(self, name: str) -> bool:
+        """A computer's account is deleted at every controller; False when there is none."""
+        wanted, removed = name.casefold().encode(), False
+        for server in self.directories:
+            for held in list(server.spec.entries):
+                if held.folded.get("name", (b"",))[0].lower() == wanted:
+                    server.spec.delete(held.dn)
+                    removed = True
+        return removed
 
     def account_facts(self) -> list[dict[str, Any]]:
         """Each account's count of bad passwords and all of its logons."""
@@ -332,6 +356,10 @@ async def _serve(spec: EstateSpec) -> None:
                 case b"disable-account":
                     estate.credential.refusal = DISABLED
                     _say({"disabled": estate.credential.username})
+                case order if order.startswith((b"join ", b"remove ")):
+                    verb, _, name = order.decode(errors="replace").partition(" ")
+                    change = estate.join if verb == "join" else estate.remove
+                    _say({verb: name, "done": change(name)})
                 case other:
                     _say({"error": f"unknown question of {len(other)} bytes"})
 

@@ -472,7 +472,8 @@ async def test_the_root_dse_tells_the_clock_the_controls_and_when_bound_the_data
     async with lab() as it:
         root = await asyncio.to_thread(read_root_dse, it.controller, it.options)
         assert root.invocation_id is None
-        assert {PAGED_RESULTS, DIRSYNC, SHOW_DELETED} <= root.supported_controls
+        assert {PAGED_RESULTS, DIRSYNC, SHOW_DELETED} <= set(root.supported_controls)
+        assert root.supported_controls == tuple(sorted(root.supported_controls))
         assert root.sasl_mechanisms
         assert isinstance(root.highest_committed_usn, int)
         skew = root.clock_skew(datetime.now(UTC))
