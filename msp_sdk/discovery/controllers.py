@@ -7,7 +7,6 @@ family that does not reach here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import attrs
@@ -28,6 +27,9 @@ from msp_sdk.network.threads import ThreadPool
 DOORS = (636, 3268, 88, 445, 5985, 5986)
 _THREADS = 8
 _ADDRESSES_TRIED = 4
+_BEST = 2
+# The longest name of DNS is 253, and a distinguished name of one is not much longer.
+_TEXT_MAX, _MECHANISMS_MAX, _LEVEL_MAX = 1000, 32, 99
 # Kerberos refuses at five minutes; two are worth a word.
 _SKEW_WORTH_A_WORD = timedelta(minutes=2)
 
@@ -47,18 +49,32 @@ class Seen:
     root: RootDse | None = None
     certificate: SeenCertificate | None = None
 
+    def holds(self, domain_name: str) -> bool:
+        """True when it says so, by ping or rootDSE, and says nothing else by the other."""
+        return self.domains() == (domain_name,)
+
     def domains(self) -> tuple[str, ...]:
-        """The domains that it says it holds; one, unless it contradicts itself."""
+        """The domains that it says it holds; one, unless it contradicts itself; none for a directory of another kind."""
+        if self.root is not None and not is_active_directory(self.root):
+            return ()
         said = (self.netlogon.domain_name if self.netlogon else None, self.root.domain_name if self.root else None)
         return tuple(dict.fromkeys(name for name in said if name))
 
 
 @frozen
 class _Reached:
+    """What an address showed at first: an answer to the ping, and which doors of LDAP are open."""
+
     address: str
     netlogon: NetlogonAnswer | None = None
-    is_open: bool = False
+    doors: tuple[int, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+
+    def worth(self, domain_name: str | None) -> int:
+        """0 where nobody is; the highest where the controller is."""
+        if self.netlogon is None or domain_name not in (None, self.netlogon.domain_name):
+            return min(1, len(self.doors))
+        return _BEST
 
 
 class Onlooker:
@@ -76,7 +92,10 @@ class Onlooker:
     async def reach(
         self, controller: DomainController, domain_name: str | None
     ) -> tuple[DomainController, _Reached | None, list[Evidence]]:
-        """Find the address that answers; the controller comes back with that one first."""
+        """Find the address that answers best; the controller comes back with that one first.
+
+        At a stale address may stand another machine, whose LDAP is open too.
+        """
         evidence: list[Evidence] = []
         tries = [
             asyncio.ensure_future(self._at(address, controller, domain_name))
@@ -87,8 +106,10 @@ class Onlooker:
             for next_one in asyncio.as_completed(tries):
                 reached = await next_one
                 evidence += reached.evidence
-                if reached.netlogon is not None or reached.is_open:
+                worth = reached.worth(domain_name)
+                if worth > (best.worth(domain_name) if best else 0):
                     best = reached
+                if worth == _BEST:
                     break
         finally:
             for each in tries:
@@ -110,8 +131,13 @@ class Onlooker:
                 return None, Evidence(kinds.CLDAP_DISAGREES, controller.fqdn, nothing)
             return answer, None
 
-        (answer, trouble), door = await asyncio.gather(netlogon(), self._prober.knock(address, controller.port))
-        return _Reached(address, answer, door.state == "open", () if trouble is None else (trouble,))
+        # Some firewalls let nothing but LDAPS pass.
+        ports = (controller.port, self._options.directory.ldaps_port)
+        (answer, trouble), *doors = await asyncio.gather(
+            netlogon(), *(self._prober.knock(address, port) for port in ports)
+        )
+        is_open = tuple(door.port for door in doors if door.state == "open")
+        return _Reached(address, answer, is_open, () if trouble is None else (trouble,))
 
     async def meet(self, controller: DomainController) -> Seen:
         """Ask whether somebody is a controller at all, and of what; no more than that takes."""
@@ -119,7 +145,7 @@ class Onlooker:
         if reached is None:
             return Seen(controller, tuple(evidence))
         silent = reached.netlogon is None
-        root = await self._root_dse(controller, reached, None, evidence) if silent else None
+        root = await self._root_dse(controller, reached, evidence) if silent else None
         return Seen(controller, tuple(evidence), reached.netlogon, root)
 
     async def look(self, controller: DomainController, domain_name: str | None) -> Seen:
@@ -136,53 +162,58 @@ class Onlooker:
         if reached is None:
             where = ", ".join(controller.addresses[:_ADDRESSES_TRIED])
             silent = Evidence(
-                kinds.ROOT_DSE_FAILED, controller.fqdn, f"{where} answers on port {controller.port} neither way."
+                kinds.ROOT_DSE_FAILED,
+                controller.fqdn,
+                f"{where} answers neither on port {controller.port} nor by LDAPS.",
             )
             return Seen(controller, (*evidence, silent))
         answer = reached.netlogon
-        if answer is not None:
-            agrees = domain_name is None or answer.domain_name == domain_name
-            kind = kinds.CLDAP if agrees else kinds.CLDAP_DISAGREES
-            evidence.append(Evidence(kind, controller.fqdn, answer.describe()))
         doors, root, certificate = await asyncio.gather(
             self._doors(controller, reached),
-            self._root_dse(controller, reached, domain_name, evidence),
+            self._root_dse(controller, reached, evidence),
             self._certificate(controller, reached, evidence),
         )
         if doors:
             evidence.append(Evidence(kinds.DOORS, controller.fqdn, ", ".join(map(str, doors))))
-        return Seen(_told(controller, doors, answer, root), tuple(evidence), answer, root, certificate)
+        seen = Seen(_told(controller, doors, answer, root), (), answer, root, certificate)
+        # One that contradicts itself, or is a directory of another kind, proves nothing.
+        agrees = seen.domains() != () if domain_name is None else seen.holds(domain_name)
+        if answer is not None:
+            kind = kinds.CLDAP if agrees else kinds.CLDAP_DISAGREES
+            evidence.append(Evidence(kind, controller.fqdn, answer.describe()))
+        if root is not None:
+            kind = kinds.ROOT_DSE if agrees else kinds.ROOT_DSE_DISAGREES
+            evidence.append(Evidence(kind, root.dns_host_name or controller.fqdn, _describe(root)))
+        return attrs.evolve(seen, evidence=tuple(evidence))
 
     async def _doors(self, controller: DomainController, reached: _Reached) -> tuple[int, ...]:
         knocks = await asyncio.gather(
-            *(self._prober.knock(reached.address, port) for port in DOORS if port != controller.port)
+            *(self._prober.knock(reached.address, port) for port in DOORS if port not in reached.doors)
         )
-        found = {door.port for door in knocks if door.state == "open"}
-        return tuple(sorted(found | ({controller.port} if reached.is_open else set())))
+        return tuple(sorted({*reached.doors, *(door.port for door in knocks if door.state == "open")}))
+
+    def _only(self, controller: DomainController, reached: _Reached) -> DomainController:
+        """The controller as it was reached, by that address and an open door."""
+        port = controller.port if controller.port in reached.doors else self._options.directory.ldaps_port
+        return attrs.evolve(controller, addresses=(reached.address,), port=port)
 
     async def _root_dse(
-        self, controller: DomainController, reached: _Reached, domain_name: str | None, evidence: list[Evidence]
+        self, controller: DomainController, reached: _Reached, evidence: list[Evidence]
     ) -> RootDse | None:
-        if not reached.is_open:
+        if not reached.doors:
             closed = f"{reached.address} TCP {controller.port} is closed."
             evidence.append(Evidence(kinds.ROOT_DSE_FAILED, controller.fqdn, closed))
             return None
-        only = attrs.evolve(controller, addresses=(reached.address,))
+        only = self._only(controller, reached)
         try:
             root = await self._pool.run(read_root_dse, only, self._options.directory)
         except MspError as error:
             evidence.append(Evidence(kinds.ROOT_DSE_FAILED, controller.fqdn, error.detail))
             return None
-        agrees = root.domain_name is not None and domain_name in (None, root.domain_name)
-        said = (
-            f"says it holds {root.domain_name}, functional level {root.functional_level},"
-            f" {len(root.supported_controls)} controls, {' '.join(root.sasl_mechanisms) or 'no SASL'}"
-        )
-        evidence.append(
-            Evidence(
-                kinds.ROOT_DSE if agrees else kinds.ROOT_DSE_DISAGREES, root.dns_host_name or controller.fqdn, said
-            )
-        )
+        if not _is_sane(root):
+            nonsense = f"what {reached.address} says of itself is longer than any controller's."
+            evidence.append(Evidence(kinds.ROOT_DSE_FAILED, controller.fqdn, nonsense))
+            return None
         off = describe_skew(root, self._options.clock())
         if off is not None:
             evidence.append(Evidence(kinds.CLOCK_SKEW, controller.fqdn, off))
@@ -191,9 +222,9 @@ class Onlooker:
     async def _certificate(
         self, controller: DomainController, reached: _Reached, evidence: list[Evidence]
     ) -> SeenCertificate | None:
-        if not reached.is_open:
+        if not reached.doors:
             return None
-        only = attrs.evolve(controller, addresses=(reached.address,))
+        only = self._only(controller, reached)
         try:
             seen = await self._pool.run(see_certificate, only, self._options.directory)
         except MspError as error:
@@ -201,6 +232,35 @@ class Onlooker:
             return None
         evidence.append(Evidence(kinds.CERTIFICATE, controller.fqdn, seen.sha256))
         return seen
+
+
+def is_active_directory(root: RootDse) -> bool:
+    """True for a controller; FreeIPA and others have a default naming context and SRV records too.
+
+    Source: MS-ADTS 3.1.1.3.2 (rootDomainNamingContext, domainControllerFunctionality).
+    """
+    return root.domain_name is not None and root.forest is not None and root.functional_level is not None
+
+
+def _is_sane(root: RootDse) -> bool:
+    """False for a rootDSE that no controller has: what we keep of it goes into reports."""
+    texts = (root.base_dn, root.dns_host_name, root.forest, root.ad_site, *root.sasl_mechanisms)
+    level = root.functional_level
+    return (
+        all(len(text) <= _TEXT_MAX for text in texts if text is not None)
+        and len(root.sasl_mechanisms) <= _MECHANISMS_MAX
+        and (level is None or 0 <= level <= _LEVEL_MAX)
+    )
+
+
+def _describe(root: RootDse) -> str:
+    """One line for evidence."""
+    if not is_active_directory(root):
+        return f"is a directory of another kind, of {root.domain_name or 'no domain'}"
+    return (
+        f"says it holds {root.domain_name}, functional level {root.functional_level},"
+        f" {len(root.supported_controls)} controls, {' '.join(root.sasl_mechanisms) or 'no SASL'}"
+    )
 
 
 def describe_skew(root: RootDse, now: datetime) -> str | None:
@@ -227,12 +287,3 @@ def _told(
         is_read_only=ControllerFlags.WRITABLE not in answer.flags,
         is_primary=ControllerFlags.PDC in answer.flags,
     )
-
-
-async def first_site(seen: Sequence[asyncio.Future[Seen]]) -> str | None:
-    """Our own site, as the first controller that says one has it."""
-    for next_one in asyncio.as_completed(seen):
-        netlogon = (await next_one).netlogon
-        if netlogon is not None:
-            return netlogon.client_site or None
-    return None

@@ -13,7 +13,7 @@ import attrs
 from attrs import frozen
 
 from msp_sdk.discovery import evidence as kinds
-from msp_sdk.discovery.controllers import Onlooker, Seen, first_site
+from msp_sdk.discovery.controllers import Onlooker, Seen
 from msp_sdk.discovery.evidence import confidence, is_believed
 from msp_sdk.discovery.hints import canonical_name
 from msp_sdk.discovery.options import DiscoveryOptions
@@ -33,6 +33,8 @@ from msp_sdk.network.resolver import (
 CONTROLLERS_ASKED = 8
 # So many times that number, as long as none of them answers.
 _ROUNDS = 4
+# Once a controller has proved the domain, the others have so long: one that is silent has been found so by then.
+_AFTER_PROOF_S = 1.6
 _DNS_SERVERS_ASKED = 12
 _DETAIL_MAX = 500
 _ENTRA = "enterpriseregistration"
@@ -88,7 +90,7 @@ class Prover:
         named, entra = await asyncio.gather(self._named(hint.value, evidence), self._entra(hint.value))
         evidence += entra
         if not named:
-            own = [seen.controller for seen in await asyncio.shield(met) if hint.value in seen.domains()]
+            own = [seen.controller for seen in await asyncio.shield(met) if seen.holds(hint.value)]
             if not own:
                 return Found(evidence=tuple(evidence))
             named = [_Named((), None, tuple(own))]
@@ -154,54 +156,75 @@ class Prover:
         except WireError as error:
             where = "" if named.resolver is None else names_of(named.resolver)
             return Found(evidence=(*named.evidence, Evidence(kinds.DNS_FAILED, where, error.detail)))
-        looking = {each: self._look(each, named.resolver, name) for each in ordered[:CONTROLLERS_ASKED]}
-        try:
-            more, lies, site = await asyncio.gather(
-                self._more(name, named), self._lies(name, named), first_site(list(looking.values()))
-            )
-            own = await self._in_site(name, site, named)
-            ordered = (*own, *(each for each in ordered if each not in own))
-            looked: dict[DomainController, Seen] = {}
-            # Mostly the first round is the last; but the only one within our reach may be named late.
-            for start in range(0, CONTROLLERS_ASKED * _ROUNDS, CONTROLLERS_ASKED):
-                for each in ordered[start : start + CONTROLLERS_ASKED]:
-                    if each not in looking:
-                        looking[each] = self._look(each, named.resolver, name)
-                looked = {each: await task for each, task in looking.items()}
-                if any(name in one.domains() for one in looked.values()):
-                    break
-        finally:
-            for task in looking.values():
-                task.cancel()
+        looked, more, lies = await asyncio.gather(
+            self._look_round(name, ordered, named.resolver), self._more(name, named), self._lies(name, named)
+        )
+        site, own = await self._in_our_site(name, looked.values(), named)
+        unseen = [each for each in own[:CONTROLLERS_ASKED] if each not in looked]
+        looked |= await self._look_at(name, unseen, named.resolver)
         seen = list(looked.values())
         evidence = [*named.evidence, *more, *lies, *(item for one in seen for item in one.evidence)]
         if own:
-            evidence.append(Evidence(kinds.SRV_SITE, str(site), ", ".join(each.fqdn for each in own)[:_DETAIL_MAX]))
+            evidence.append(Evidence(kinds.SRV_SITE, site, ", ".join(each.fqdn for each in own)[:_DETAIL_MAX]))
         leads = self._leads(name, seen)
-        if not any(name in one.domains() for one in seen) or not is_believed(evidence):
+        if not any(one.holds(name) for one in seen) or not is_believed(evidence):
             return Found(None, _of_liars(evidence) if lies else tuple(evidence), leads)
+        nearest = dict.fromkeys((*own, *ordered))
         controllers = tuple(
             looked[each].controller if each in looked else each
-            for each in sorted(ordered, key=lambda each: _place(name, looked.get(each)))
+            for each in sorted(nearest, key=lambda each: _place(name, looked.get(each)))
         )
         return await self._make(hint, named, controllers, seen, evidence, leads)
 
-    def _look(self, controller: DomainController, resolver: Resolver | None, name: str) -> asyncio.Task[Seen]:
-        async def look() -> Seen:
-            if controller.addresses or resolver is None:
-                return await self._onlooker.look(controller, name)
-            order = (resolver, *(each for each in self._resolvers if each is not resolver))
-            try:
-                addresses = await resolver.addresses(controller.fqdn)
-                if not addresses:
-                    # Its name lies in a zone that another server knows (disjoint suffixes).
-                    addresses = (await hear(order[1:], lambda each: each.addresses(controller.fqdn))).first or ()
-            except DiscoveryError as error:
-                failed = _failure(resolver, error)
-                return Seen(controller, (failed,))
-            return await self._onlooker.look(attrs.evolve(controller, addresses=addresses), name)
+    async def _look_round(
+        self, name: str, ordered: Sequence[DomainController], resolver: Resolver | None
+    ) -> dict[DomainController, Seen]:
+        """Look at some, and at others as long as none of them holds the domain.
 
-        return asyncio.ensure_future(look())
+        Mostly the first round is the last; but the only one within our reach may be named late.
+        """
+        looked: dict[DomainController, Seen] = {}
+        for start in range(0, min(len(ordered), CONTROLLERS_ASKED * _ROUNDS), CONTROLLERS_ASKED):
+            looked |= await self._look_at(name, ordered[start : start + CONTROLLERS_ASKED], resolver)
+            if any(one.holds(name) for one in looked.values()):
+                break
+        return looked
+
+    async def _look_at(
+        self, name: str, controllers: Sequence[DomainController], resolver: Resolver | None
+    ) -> dict[DomainController, Seen]:
+        """Look at all of them side by side; once one holds the domain, the sick ones have little time left."""
+        tasks = {each: asyncio.ensure_future(self._look(each, resolver, name)) for each in controllers}
+        pending = set(tasks.values())
+        loop = asyncio.get_running_loop()
+        until: float | None = None
+        try:
+            while pending:
+                wait_s = None if until is None else max(0.0, until - loop.time())
+                done, pending = await asyncio.wait(pending, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    break
+                if until is None and any(task.result().holds(name) for task in done):
+                    until = loop.time() + _AFTER_PROOF_S
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+        return {each: _late(each) if task.cancelled() else task.result() for each, task in tasks.items()}
+
+    async def _look(self, controller: DomainController, resolver: Resolver | None, name: str) -> Seen:
+        if controller.addresses or resolver is None:
+            return await self._onlooker.look(controller, name)
+        heard = await hear((resolver,), lambda each: each.addresses(controller.fqdn))
+        failed = [_failure(each, error) for each, error in heard.failed]
+        if not heard.answers:
+            # Its name lies in a zone that another server knows (disjoint suffixes).
+            others = [each for each in self._resolvers if each is not resolver]
+            heard = await hear(others, lambda each: each.addresses(controller.fqdn))
+        if failed and not heard.answers:
+            nowhere = Evidence(kinds.ROOT_DSE_FAILED, controller.fqdn, "no DNS server tells its address.")
+            return Seen(controller, (*failed, nowhere))
+        return await self._onlooker.look(attrs.evolve(controller, addresses=heard.first or ()), name)
 
     async def _more(self, name: str, named: _Named) -> list[Evidence]:
         resolver = named.resolver
@@ -225,14 +248,18 @@ class Prover:
             return []
         return [Evidence(kinds.DNS_LIES, names_of(named.resolver), f"it answers for {absurd} too")]
 
-    async def _in_site(self, name: str, site: str | None, named: _Named) -> tuple[DomainController, ...]:
-        if site is None or named.resolver is None:
-            return ()
-        records = await _srv_or_nothing(named.resolver, f"_ldap._tcp.{site}._sites.dc._msdcs.{name}")
-        try:
-            return order_controllers(records, self._options.draw)
-        except WireError:
-            return ()
+    async def _in_our_site(
+        self, name: str, seen: Iterable[Seen], named: _Named
+    ) -> tuple[str, tuple[DomainController, ...]]:
+        """The controllers of our site, or of the one next to it when ours has none; and which site that is."""
+        told = next((one.netlogon for one in seen if one.netlogon is not None and one.holds(name)), None)
+        if told is None or named.resolver is None:
+            return "", ()
+        for site in filter(None, dict.fromkeys((told.client_site, told.next_site))):
+            records = await _srv_or_nothing(named.resolver, f"_ldap._tcp.{site}._sites.dc._msdcs.{name}")
+            if records:
+                return site, order_controllers(records, self._options.draw)
+        return "", ()
 
     def _leads(self, name: str, seen: Sequence[Seen]) -> tuple[Hint, ...]:
         """Other domains that controllers speak of: what they hold instead, and the root of the forest."""
@@ -240,7 +267,7 @@ class Prover:
         forests = (
             (one.netlogon.forest if one.netlogon else None) or (one.root.forest if one.root else None)
             for one in seen
-            if name in one.domains()
+            if one.holds(name)
         )
         leads += [Hint(forest, f"forest of {name}") for forest in forests if forest and forest != name]
         distinct = {lead.value: lead for lead in reversed(leads) if canonical_name(lead.value) == lead.value}
@@ -255,7 +282,7 @@ class Prover:
         evidence: list[Evidence],
         leads: tuple[Hint, ...],
     ) -> Found:
-        agreeing = [one for one in seen if hint.value in one.domains()]
+        agreeing = [one for one in seen if one.holds(hint.value)]
         netlogon = next((one.netlogon for one in agreeing if one.netlogon is not None), None)
         root = next((one.root for one in agreeing if one.root is not None), None)
         forest = (netlogon.forest if netlogon else None) or (root.forest if root else None)
@@ -304,7 +331,12 @@ def _place(name: str, seen: Seen | None) -> int:
     """Where a controller is tried: those that answered, then those that nobody asked, then the silent ones."""
     if seen is None:
         return 1
-    return 0 if name in seen.domains() and not (seen.netlogon and seen.netlogon.paused) else 2
+    return 0 if seen.holds(name) and not (seen.netlogon and seen.netlogon.paused) else 2
+
+
+def _late(controller: DomainController) -> Seen:
+    slow = Evidence(kinds.ROOT_DSE_FAILED, controller.fqdn, "it answers too slowly.")
+    return Seen(controller, (slow,))
 
 
 def _failure(resolver: Resolver, error: DiscoveryError) -> Evidence:
@@ -331,7 +363,9 @@ async def _srv_or_nothing(resolver: Resolver, name: str) -> tuple[SrvRecord, ...
 async def _name_server_addresses(resolver: Resolver, name: str) -> list[str]:
     try:
         servers = await resolver.name_servers(name)
-        found = await asyncio.gather(*(resolver.addresses(server) for server in servers[:CONTROLLERS_ASKED]))
     except DiscoveryError:
         return []
-    return [address for addresses in found for address in addresses]
+    found = await asyncio.gather(
+        *(resolver.addresses(server) for server in servers[:CONTROLLERS_ASKED]), return_exceptions=True
+    )
+    return [address for addresses in found if isinstance(addresses, tuple) for address in addresses]

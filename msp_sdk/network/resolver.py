@@ -272,9 +272,7 @@ class Resolver:
         patience_s: float | None = None
         try:
             while pending:
-                done, pending = await asyncio.wait(
-                    pending, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
-                )
+                done, pending = await asyncio.wait(pending, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
                     break
                 if any(task.exception() is None and task.result() for task in done):
@@ -285,7 +283,9 @@ class Resolver:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         failures = [task.exception() for task in tasks if not task.cancelled() and task.exception() is not None]
-        found = [address for task in tasks if not task.cancelled() and not task.exception() for address in task.result()]
+        found = [
+            address for task in tasks if not task.cancelled() and not task.exception() for address in task.result()
+        ]
         # One kind of address is enough to go on with.
         if not found and failures and failures[0] is not None:
             raise failures[0]
