@@ -149,11 +149,15 @@ async def _has_gap(tx: Transaction, reporter: Reporter, domain_name: str, base_c
 async def _take_failure(
     db: Database, reporter: Reporter, report_id: str, failure: EnumerationFailure, now: datetime
 ) -> ReportReply:
+    # An appliance that found no domain, or an older one, names none.
+    named = failure.domain_name
+    domain_name = "" if named is None else check_text(named, "failed.domain_name").casefold()
+
     async def apply(tx: Transaction) -> None:
         await store.put_enumeration(
             tx,
             reporter,
-            "",
+            domain_name,
             {"failed": unstructure(failure), "failed_at": now, "failed_generation": failure.generation},
         )
         await acknowledge_work(tx, reporter, ENUMERATION, failure.generation)

@@ -127,17 +127,22 @@ def _domains(reports: Iterable[DiscoveryReport], runs: Iterable[Row], held: Iter
         if row["full_at"] is not None:
             found.setdefault(row["domain_name"], None)
     failures = sorted((row for row in results if row["failed_at"]), key=lambda row: row["failed_at"])
-    code = str(failures[-1]["failed"].get("code", "")) if failures else None
     passwords = list(held)
     return tuple(
         DomainFact(
             name=domain.domain_name if domain else name,
             credential=_credential(name, domain, passwords),
             fully_enumerated=any(row["full_at"] and row["domain_name"] == name for row in results),
-            last_failure_code=code or None,
+            last_failure_code=_last_code(failures, name),
         )
         for name, domain in found.items()
     )
+
+
+def _last_code(failures: Iterable[Row], name: str) -> str | None:
+    """Why a domain was not read the last time; a failure that names no domain is said of each."""
+    codes = [str(row["failed"].get("code", "")) for row in failures if row["domain_name"] in ("", name)]
+    return (codes[-1] if codes else "") or None
 
 
 def _credential(name: str, domain: DiscoveredDomain | None, held: Iterable[Row]) -> CredentialFact | None:

@@ -357,7 +357,8 @@ def translate(error: BaseException, controller: DomainController, door: Door) ->
         code, text = "directory-failed", f"does not speak as a directory: {error.detail}"
     elif not isinstance(error, OSError | LDAPException):
         code, text = "directory-failed", f"did not answer as a directory should ({type(error).__name__})"
-    return _error(controller, door, code, text, retryable=code == UNREACHABLE)
+    # One that talks nonsense is passed over for the next controller, as one that is silent is.
+    return _error(controller, door, code, text, retryable=code == UNREACHABLE or isinstance(error, WireError))
 
 
 def broken(link: Link, how: str) -> DirectoryError:

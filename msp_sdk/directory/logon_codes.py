@@ -26,12 +26,8 @@ SUB_CODES: Mapping[str, str] = MappingProxyType(
         "701": "account-expired",
         "773": "must-change-password",
         "775": "account-locked",
-        "80090346": "channel-binding",
     }
 )
-
-# The server turned the bind away before it looked at the password.
-PASSWORD_NOT_LOOKED_AT: frozenset[str] = frozenset({"channel-binding", "signing-required"})
 
 # Windows says these only after it found the password to be right.
 PASSWORD_WAS_RIGHT: frozenset[str] = frozenset(
@@ -80,6 +76,10 @@ _STRONGER_AUTH_REQUIRED = 8
 _CONFIDENTIALITY_REQUIRED = 13
 _BUSY = 51
 _UNAVAILABLE = 52
+# Statuses that Windows puts at the head of the text, before it comes to any "data".
+_HEADS: Mapping[str, str] = MappingProxyType({"80090346": "channel-binding", "80090324": "clock-skew"})
+# ERROR_NO_LOGON_SERVERS: a controller that has no password of its own to compare with reached none that has one.
+_NO_LOGON_SERVERS = "51f"
 
 
 @frozen
@@ -118,13 +118,7 @@ def judge_refusal(result_code: int, message: str) -> BindRefusal:
         return BindRefusal(None, password_judged=False)
     if result_code != _INVALID_CREDENTIALS:
         return BindRefusal(None, password_judged=None)
-    # Windows sends the bad-bindings status at the head of the text, not after "data".
-    if "80090346" in message:
-        return BindRefusal("channel-binding", password_judged=False)
-    code = SUB_CODES.get(sub_code(message) or "", "wrong-password")
-    if code in PASSWORD_NOT_LOOKED_AT:
-        return BindRefusal(code, password_judged=False)
-    return BindRefusal(code, password_judged=True, password_right=_rightness(code))
+    return _judge_invalid_credentials(message)
 
 
 def judge_kdc(number: int | None, *, key_used: bool) -> BindRefusal:
@@ -145,6 +139,20 @@ def judge_kdc(number: int | None, *, key_used: bool) -> BindRefusal:
     if key_used:
         return BindRefusal(None, password_judged=None)
     return BindRefusal("kdc-unreachable" if number is None else "kerberos-refused", password_judged=False)
+
+
+def _judge_invalid_credentials(message: str) -> BindRefusal:
+    for head, code in _HEADS.items():
+        if head in message:
+            return BindRefusal(code, password_judged=False)
+    told = sub_code(message)
+    if told == _NO_LOGON_SERVERS:
+        return BindRefusal(None, password_judged=False)
+    if told is not None and told not in SUB_CODES:
+        # Held against the password, so that it is not tried again; but nobody has called it wrong.
+        return BindRefusal("wrong-password", password_judged=True)
+    code = SUB_CODES[told] if told else "wrong-password"
+    return BindRefusal(code, password_judged=True, password_right=_rightness(code))
 
 
 def _rightness(code: str) -> bool | None:

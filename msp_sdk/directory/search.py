@@ -27,9 +27,12 @@ SUCCESS = 0
 NO_SUCH_OBJECT = 32
 # Time, size or an administrator's limit.
 _CUT_SHORT = frozenset({3, 4, 11})
-# The controller is busy, unavailable: another one, or later.
-_BUSY = frozenset({51, 52})
-_EMPTY_ROUNDS_COUNT = 50
+# The controller is busy, unavailable, or in trouble with itself: another one, or later.
+_BUSY = frozenset({51, 52, 80})
+# Empty rounds in a row, with cookies that came before and with ones that go on: a controller that looks for few
+# computers among many other objects ends a round when it has looked at enough of them.
+_STUCK_ROUNDS_COUNT = 50
+_EMPTY_ROUNDS_COUNT = 10_000
 _ROUNDS_COUNT = 100_000
 _ROUND_BYTES = 256 * 1024 * 1024
 _RANGES_COUNT = 1000
@@ -103,7 +106,7 @@ class Searcher:
         Raises:
             PartialResultError: It was cut short, or broke after a part; ``received`` holds what came of the round that
                 was not given out.
-            DirectoryError: The directory refused, or sent nonsense; retryable when the connection broke.
+            DirectoryError: The directory refused; or the connection broke or carried nonsense: retryable.
         """
         link = self.link
         message_id: int | None = link.send(request.operation, (*controls, continuation.control(cookie)))
@@ -138,7 +141,7 @@ class Searcher:
         """Read one entry; None when there is none.
 
         Raises:
-            DirectoryError: The directory refused, or sent nonsense; retryable when the connection broke.
+            DirectoryError: The directory refused; or the connection broke or carried nonsense: retryable.
         """
         try:
             entry = self._read(dn, attributes, controls)
@@ -250,6 +253,8 @@ class _CircleWatch:
     def __init__(self) -> None:
         self._count = 0
         self._empty_count = 0
+        self._stuck_count = 0
+        self._empty_cookies: set[int] = set()
         self._beginning = b""
         self._seen: set[int] = set()
 
@@ -260,7 +265,13 @@ class _CircleWatch:
             PartialResultError: The search goes round in circles.
         """
         self._count += 1
-        self._empty_count = 0 if messages else self._empty_count + 1
+        if messages:
+            self._empty_count = self._stuck_count = 0
+            self._empty_cookies.clear()
+        else:
+            self._empty_count += 1
+            self._stuck_count += hash(cookie) in self._empty_cookies
+            self._empty_cookies.add(hash(cookie))
         again = False
         if messages:
             beginning = messages[0].data[messages[0].start :]
@@ -268,5 +279,6 @@ class _CircleWatch:
             again = mark in self._seen or beginning == self._beginning
             self._seen.add(mark)
             self._beginning = beginning
-        if more and (again or self._empty_count > _EMPTY_ROUNDS_COUNT or self._count > _ROUNDS_COUNT):
+        stuck = self._stuck_count > _STUCK_ROUNDS_COUNT or self._empty_count > _EMPTY_ROUNDS_COUNT
+        if more and (again or stuck or self._count > _ROUNDS_COUNT):
             raise PartialResultError("the directory goes round in circles: its pages have no end.")

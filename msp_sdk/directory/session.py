@@ -109,7 +109,7 @@ class DirectorySession:
         Raises:
             PartialResultError: While iterating: it was cut short or broke after a part. ``received`` holds what came
                 of the page that was not given out.
-            DirectoryError: The directory refused, or sent nonsense; retryable when the connection broke.
+            DirectoryError: The directory refused; or the connection broke or carried nonsense: retryable.
             ConfigError: The filter is none.
         """
         request = encode_search(base, filter_text, attributes, types_only=types_only)
@@ -129,16 +129,11 @@ class DirectorySession:
         request = encode_search(base, filter_text, attributes)
         return self._searcher.rounds(request, continuation, cookie=cookie, whole=False)
 
-    def page(self, base: str, filter_text: str, attributes: Sequence[str]) -> Round:
-        """Read the first page alone; raises as :meth:`pages`."""
-        request = encode_search(base, filter_text, attributes)
-        return next(self._searcher.rounds(request, paging(self._options.page_size)))
-
     def read(self, dn: str, attributes: Sequence[str], controls: Sequence[Control] = ()) -> Entry | None:
         """Read one entry; None when there is none.
 
         Raises:
-            DirectoryError: The directory refused, or sent nonsense; retryable when the connection broke.
+            DirectoryError: The directory refused; or the connection broke or carried nonsense: retryable.
         """
         return self._searcher.read(dn, attributes, controls)
 
@@ -150,7 +145,7 @@ class DirectorySession:
         """
         entry = self.read("", ROOT_DSE_ATTRIBUTES)
         if entry is None:
-            raise DirectoryError(f"{self.source} has no rootDSE.", code="directory-failed")
+            raise DirectoryError(f"{self.source} has no rootDSE.", code="directory-failed", retryable=True)
         root = parse_root_dse(entry)
         if not self.bound or root.ds_service_name is None:
             return root

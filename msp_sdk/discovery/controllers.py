@@ -54,7 +54,7 @@ class Seen:
         return self.domains() == (domain_name,)
 
     def domains(self) -> tuple[str, ...]:
-        """The domains that it says it holds; one, unless it contradicts itself; none for a directory of another kind."""
+        """The domains that it says it holds: one, or several that contradict each other; none in other directories."""
         if self.root is not None and not is_active_directory(self.root):
             return ()
         said = (self.netlogon.domain_name if self.netlogon else None, self.root.domain_name if self.root else None)
@@ -133,8 +133,8 @@ class Onlooker:
 
         # Some firewalls let nothing but LDAPS pass.
         ports = (controller.port, self._options.directory.ldaps_port)
-        (answer, trouble), *doors = await asyncio.gather(
-            netlogon(), *(self._prober.knock(address, port) for port in ports)
+        (answer, trouble), doors = await asyncio.gather(
+            netlogon(), asyncio.gather(*(self._prober.knock(address, port) for port in ports))
         )
         is_open = tuple(door.port for door in doors if door.state == "open")
         return _Reached(address, answer, is_open, () if trouble is None else (trouble,))
@@ -169,7 +169,7 @@ class Onlooker:
             return Seen(controller, (*evidence, silent))
         answer = reached.netlogon
         doors, root, certificate = await asyncio.gather(
-            self._doors(controller, reached),
+            self._doors(reached),
             self._root_dse(controller, reached, evidence),
             self._certificate(controller, reached, evidence),
         )
@@ -186,7 +186,7 @@ class Onlooker:
             evidence.append(Evidence(kind, root.dns_host_name or controller.fqdn, _describe(root)))
         return attrs.evolve(seen, evidence=tuple(evidence))
 
-    async def _doors(self, controller: DomainController, reached: _Reached) -> tuple[int, ...]:
+    async def _doors(self, reached: _Reached) -> tuple[int, ...]:
         knocks = await asyncio.gather(
             *(self._prober.knock(reached.address, port) for port in DOORS if port not in reached.doors)
         )

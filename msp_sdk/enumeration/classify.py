@@ -12,12 +12,25 @@ Example:
 
 from __future__ import annotations
 
-import functools
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from attrs import field, frozen
 
-from msp_sdk.directory.entry import Entry, ou_path, parse_guid, parse_sid
+from msp_sdk.directory.entry import (
+    FILETIME_MAX,
+    Entry,
+    Held,
+    first,
+    ou_path,
+    parse_filetime,
+    parse_generalized_time,
+    parse_guid,
+    parse_number,
+    parse_sid,
+    parse_text,
+    render_filetime,
+)
 from msp_sdk.enumeration.systems import System, VendorRules, fold, system_of
 from msp_sdk.models.computer import Computer, ComputerRole, LapsKind
 
@@ -44,9 +57,20 @@ COMPUTER_ATTRIBUTES = (
     "msLAPS-PasswordExpirationTime",
 )
 COMPUTER_FILTER = "(objectClass=computer)"
+# In the order in which an entry is taken apart.
+_RECORD = tuple(
+    name.lower()
+    for name in (
+        "objectClass", "operatingSystem", "operatingSystemVersion", "userAccountControl", "primaryGroupID",
+        "objectGUID", "objectSid", "sAMAccountName", "dNSHostName", "servicePrincipalName", "description",
+        "lastLogonTimestamp", "pwdLastSet", "whenCreated", "managedBy",
+        "msLAPS-PasswordExpirationTime", "ms-Mcs-AdmPwdExpirationTime",
+    )
+)  # fmt: skip
 
 # lastLogonTimestamp is written only when it is older than 9 to 14 days.
 LOGON_STAMP_LAG = timedelta(days=14)
+_LOGON_STAMP_LAG_STEPS = LOGON_STAMP_LAG // timedelta(microseconds=1) * 10
 
 _UAC_DISABLED = 0x0000_0002
 _UAC_CONTROLLER = 0x0000_2000
@@ -81,6 +105,7 @@ class ClassifyRules:
 
 
 _RULES = ClassifyRules()
+_KEPT_COUNT = 4096
 
 
 @frozen
@@ -90,27 +115,29 @@ class ServiceAccount:
     name: str
 
 
-@frozen
-class _Traits:
-    """What the table of reasons looks at."""
+@frozen(eq=False)
+class _Kind:
+    """What an entry says of its kind; one for all that say the same, so that it is a key by itself.
 
+    Attributes:
+        controller: By its flags or its primary group.
+    """
+
+    service_account: bool
     system: System
-    is_cluster: bool
+    os_name: str | None
+    os_version: str | None
     enabled: bool
-    stale: bool
-    has_name: bool
-    vendor_managed: bool
+    controller: bool
 
 
-def last_sign_of_life(entry: Entry) -> datetime | None:
-    """The latest instant at which the computer may last have been in touch with its domain, or None."""
-    value = entry.value
-    stamp = _filetime(value("lastlogontimestamp"))
-    latest = None if stamp is None else _after(stamp, LOGON_STAMP_LAG)
-    for sign in (_filetime(value("pwdlastset")), _created(value("whencreated"))):
-        if sign is not None and (latest is None or sign > latest):
-            latest = sign
-    return latest
+@frozen
+class _Verdict:
+    role: ComputerRole
+    is_server: bool
+    is_workstation: bool
+    is_domain_controller: bool
+    skipped_reason: str | None
 
 
 def classify(
@@ -124,137 +151,151 @@ def classify(
         now: Aware; stale is judged by it.
         rules: What a site has set.
     """
-    value = entry.value
-    account = entry.text("samaccountname") or entry.text("name") or entry.dn
-    if _is_service_account(entry.values("objectclass")):
+    (
+        classes, os_name, os_version, flags, group, guid, sid, account_name, dns_name, services, description,
+        logon_stamp, password_set, created, managed_by, windows_laps, legacy_laps,
+    ) = entry.record(_RECORD)  # fmt: skip
+    kind = _kind_of(classes, os_name, os_version, flags, group)
+    account = parse_text(first(account_name)) or entry.text("name") or entry.dn
+    if kind.service_account:
         return ServiceAccount(account)
-    services = b"\n".join((b"", *entry.values("serviceprincipalname"))).lower()
-    description = _text(value("description"))
-    fqdn = entry.text("dnshostname")
+    fqdn = parse_text(first(dns_name))
     hostname = (fqdn or "").partition(".")[0] or account.removesuffix("$")
-    os_name, os_version = _text(value("operatingsystem")), _text(value("operatingsystemversion"))
+    about = _text(description)
     place = ou_path(entry.dn)
-    system = system_of(os_name, os_version)
-    uac = _number(value("useraccountcontrol")) or 0
-    sign = last_sign_of_life(entry)
-    traits = _Traits(
-        system,
-        is_cluster=_CLUSTER_SPN in services or (description is not None and _is_cluster(description)),
-        enabled=not uac & _UAC_DISABLED,
-        stale=sign is not None and now - sign > rules.stale_after,
+    names = _services(services)
+    logon = parse_number(first(logon_stamp))
+    stale = _is_stale(_stale_before(now, rules.stale_after), logon, password_set, created)
+    system = kind.system
+    verdict = _verdict(
+        kind,
+        is_cluster=_CLUSTER_SPN in names or (about is not None and _is_cluster(about)),
+        is_controller=kind.controller or _REPLICATION_SPN in names,
+        stale=stale,
         has_name=fqdn is not None,
-        vendor_managed=system.vendor_managed
-        or rules.vendor.names(hostname, description)
-        or _lies_with_vendor(rules.vendor, place),
+        vendor_managed=system.vendor_managed or rules.vendor.names(hostname, about) or rules.vendor.holds(place),
     )
-    role = _role(traits, is_controller=_is_controller(uac, _number(value("primarygroupid")), services))
     return Computer(
-        object_guid=parse_guid(value("objectguid")) or "",
-        sid=parse_sid(value("objectsid")),
+        object_guid=parse_guid(first(guid)) or "",
+        sid=parse_sid(first(sid)),
         sam_account_name=account,
         hostname=hostname,
         fqdn=fqdn,
         domain_name=domain_name,
-        role=role,
+        role=verdict.role,
+        is_server=verdict.is_server,
+        is_workstation=verdict.is_workstation,
+        is_domain_controller=verdict.is_domain_controller,
+        os_name=kind.os_name,
+        os_version=kind.os_version,
+        ou_path=place,
+        enabled=kind.enabled,
+        last_logon_at=parse_filetime(logon),
+        stale=stale,
+        skipped_reason=verdict.skipped_reason,
+        platform=system.platform,
+        managed_by=_text(managed_by),
+        laps=_laps(windows_laps, legacy_laps),
+    )
+
+
+@lru_cache(_KEPT_COUNT)
+def _kind_of(
+    classes: Held | None, os_name: Held | None, os_version: Held | None, flags: Held | None, group: Held | None
+) -> _Kind:
+    names = (classes or ()) if not isinstance(classes, bytes) else (classes,)
+    name, version = parse_text(first(os_name)), parse_text(first(os_version))
+    uac = parse_number(first(flags)) or 0
+    return _Kind(
+        service_account=not _SERVICE_ACCOUNTS.isdisjoint(value.lower() for value in names),
+        system=system_of(name, version),
+        os_name=name,
+        os_version=version,
+        enabled=not uac & _UAC_DISABLED,
+        controller=bool(uac & (_UAC_CONTROLLER | _UAC_READ_ONLY_CONTROLLER))
+        or parse_number(first(group)) in (_GROUP_CONTROLLERS, _GROUP_READ_ONLY_CONTROLLERS),
+    )
+
+
+@lru_cache(_KEPT_COUNT)
+def _verdict(
+    kind: _Kind, *, is_cluster: bool, is_controller: bool, stale: bool, has_name: bool, vendor_managed: bool
+) -> _Verdict:
+    system = kind.system
+    role: ComputerRole = "other"
+    if is_controller and not is_cluster:
+        role = "domain_controller"
+    elif system.kind in ("server", "workstation") and not is_cluster:
+        role = system.kind
+    # The first of these that holds: what it is comes before the state it is in.
+    table = (
+        (is_cluster, "cluster-name"),
+        (system.kind == "foreign", "not-windows"),
+        (not kind.enabled, "disabled-account"),
+        (stale, "stale"),
+        (system.kind == "unknown", "new"),
+        (not has_name, "no-name"),
+        (system.too_old, "unsupported-os"),
+        (vendor_managed, "vendor-managed"),
+    )
+    return _Verdict(
+        role,
         is_server=role in ("server", "domain_controller"),
         is_workstation=role == "workstation",
         is_domain_controller=role == "domain_controller",
-        os_name=os_name,
-        os_version=os_version,
-        ou_path=place,
-        enabled=traits.enabled,
-        last_logon_at=_filetime(value("lastlogontimestamp")),
-        stale=traits.stale,
-        skipped_reason=_skipped_reason(traits),
-        platform=system.platform,
-        managed_by=_text(value("managedby")),
-        laps=_laps(entry),
+        skipped_reason=next((code for holds, code in table if holds), None),
     )
 
 
-def _role(traits: _Traits, *, is_controller: bool) -> ComputerRole:
-    if traits.is_cluster:
-        return "other"
-    if is_controller:
-        return "domain_controller"
-    kind = traits.system.kind
-    return kind if kind in ("server", "workstation") else "other"
+def _services(names: Held | None) -> bytes:
+    """All service principal names in one, each after a line's end, in lower case."""
+    if isinstance(names, tuple):
+        return b"\n".join((b"", *names)).lower()
+    return b"" if names is None else b"\n" + names.lower()
 
 
-def _skipped_reason(traits: _Traits) -> str | None:
-    """The first of these that holds: what it is comes before the state it is in."""
-    system = traits.system
-    table = (
-        (traits.is_cluster, "cluster-name"),
-        (system.kind == "foreign", "not-windows"),
-        (not traits.enabled, "disabled-account"),
-        (traits.stale, "stale"),
-        (system.kind == "unknown", "new"),
-        (not traits.has_name, "no-name"),
-        (system.too_old, "unsupported-os"),
-        (traits.vendor_managed, "vendor-managed"),
-    )
-    for holds, code in table:
-        if holds:
-            return code
-    return None
+def _is_stale(before: int, logon: int | None, password_set: Held | None, created: Held | None) -> bool:
+    """True if there was a sign of life, and the latest is from before that instant. Instants are FILETIMEs."""
+    signs = 0
+    if logon is not None and 0 < logon <= FILETIME_MAX:
+        signs += 1
+        if logon + _LOGON_STAMP_LAG_STEPS >= before:
+            return False
+    for sign in (parse_number(first(password_set)), _created(created)):
+        if sign is not None and 0 < sign <= FILETIME_MAX:
+            signs += 1
+            if sign >= before:
+                return False
+    return signs > 0
 
 
-def _is_controller(uac: int, group: int | None, services: bytes) -> bool:
-    return (
-        bool(uac & (_UAC_CONTROLLER | _UAC_READ_ONLY_CONTROLLER))
-        or group in (_GROUP_CONTROLLERS, _GROUP_READ_ONLY_CONTROLLERS)
-        or _REPLICATION_SPN in services
-    )
-
-
-def _laps(entry: Entry) -> LapsKind | None:
+def _laps(windows: Held | None, legacy: Held | None) -> LapsKind | None:
     """Windows LAPS is the younger one: where a computer has both, it rules."""
-    if entry.value("mslaps-passwordexpirationtime"):
+    if first(windows):
         return "windows"
-    return "legacy" if entry.value("ms-mcs-admpwdexpirationtime") else None
+    return "legacy" if first(legacy) else None
 
 
-def _after(instant: datetime, lag: timedelta) -> datetime:
-    try:
-        return instant + lag
-    except OverflowError:
-        return instant
+# What repeats itself is worked out once.
 
 
-@functools.lru_cache(maxsize=4096)
-def _lies_with_vendor(vendor: VendorRules, place: str) -> bool:
-    return vendor.holds(place)
+@lru_cache(_KEPT_COUNT)
+def _text(held: Held | None) -> str | None:
+    return parse_text(first(held))
 
 
-# What repeats itself is decoded once: systems, flags, groups, descriptions, the second in which many were joined.
+@lru_cache(_KEPT_COUNT)
+def _created(held: Held | None) -> int | None:
+    """The second in which many were joined."""
+    created = parse_generalized_time(parse_text(first(held)))
+    return None if created is None else render_filetime(created)
 
 
-@functools.lru_cache(maxsize=4096)
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else Entry("", {"": (value,)}).text("")
+@lru_cache(16)
+def _stale_before(now: datetime, stale_after: timedelta) -> int:
+    return render_filetime(now - stale_after)
 
 
-@functools.lru_cache(maxsize=4096)
-def _number(value: bytes | None) -> int | None:
-    return None if value is None else Entry("", {"": (value,)}).number("")
-
-
-@functools.lru_cache(maxsize=4096)
-def _created(value: bytes | None) -> datetime | None:
-    return None if value is None else Entry("", {"": (value,)}).generalized_time("")
-
-
-@functools.lru_cache(maxsize=4096)
-def _filetime(value: bytes | None) -> datetime | None:
-    return None if value is None else Entry("", {"": (value,)}).filetime("")
-
-
-@functools.lru_cache(maxsize=1024)
-def _is_service_account(classes: tuple[bytes, ...]) -> bool:
-    return not _SERVICE_ACCOUNTS.isdisjoint(value.lower() for value in classes)
-
-
-@functools.lru_cache(maxsize=4096)
+@lru_cache(_KEPT_COUNT)
 def _is_cluster(description: str) -> bool:
     return fold(description) == _CLUSTER_DESCRIPTION

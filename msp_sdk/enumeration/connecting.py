@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import attrs
 from attrs import frozen
@@ -17,8 +17,10 @@ from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import Domain, DomainController
 from msp_sdk.models.reason import reason
 from msp_sdk.network.logons import LogonLedger
-from msp_sdk.network.resolver import Resolver
 from msp_sdk.network.threads import ThreadPool
+
+if TYPE_CHECKING:
+    from msp_sdk.network.resolver import Resolver
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -165,8 +167,7 @@ class Connector:
         """
         if controller.addresses:
             return controller
-        resolver = self._resolver or Resolver.of_domain(self._domain.dns_servers)
-        addresses = await resolver.addresses(controller.fqdn)
+        addresses = await (self._resolver or _resolver_of(self._domain)).addresses(controller.fqdn)
         if not addresses:
             raise DirectoryError(
                 f"DNS knows no address for {controller.fqdn}.",
@@ -219,3 +220,10 @@ class Connector:
         if isinstance(telling, DirectoryError):
             raise telling
         raise DirectoryError(telling.detail, code=known.code, remedy=known.remedy, retryable=True) from telling
+
+
+def _resolver_of(domain: Domain) -> Resolver:
+    # Where controllers carry their addresses, as discovery's do, nobody waits for a DNS library.
+    from msp_sdk.network.resolver import Resolver  # noqa: PLC0415 (it costs a tenth of a second)
+
+    return Resolver.of_domain(domain.dns_servers)

@@ -18,7 +18,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import attrs
 from attrs import field, frozen
@@ -28,10 +28,8 @@ from msp_sdk.enumeration.changes import read_changes
 from msp_sdk.enumeration.classify import ClassifyRules, ServiceAccount
 from msp_sdk.enumeration.connecting import Connector, ControllerFailure, default_ledger_path
 from msp_sdk.enumeration.domains import KnownDomain, read_forest_domains, read_trusted_domains
-from msp_sdk.enumeration.filters import equals
 from msp_sdk.enumeration.reading import FullReading, Judge, with_laps
 from msp_sdk.enumeration.scope import Members, normalise_scope, read_members
-from msp_sdk.enumeration.winrm import ShellOpener, controller_target, read_by_shell
 from msp_sdk.errors import (
     DirectoryError,
     DiscoveryError,
@@ -46,7 +44,10 @@ from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import Domain
 from msp_sdk.models.reason import remedy_of
 from msp_sdk.network.logons import LogonLedger
-from msp_sdk.network.resolver import Resolver
+
+if TYPE_CHECKING:
+    from msp_sdk.enumeration.winrm import ShellOpener
+    from msp_sdk.network.resolver import Resolver
 
 _CONCURRENT_LOOKUPS = 100
 # Nothing else means that LDAP is closed; whoever answered and said no must not be gone round.
@@ -152,15 +153,8 @@ class ADEnumerator:
         Raises:
             LogonRejectedError, LogonNotAllowedError, BindRejectedError, DirectoryError: As :meth:`enumerate`.
         """
-        session = await self._connector.ready()
-        root = await self._connector.run(session.root_dse)
-        if root.configuration_dn is None:
-            return None
-        wanted = f"(&(objectClass=crossRef){equals('nCName', self._connector.base_dn)})"
-        page = await self._connector.run(
-            session.page, f"CN=Partitions,{root.configuration_dn}", wanted, ("nETBIOSName",)
-        )
-        return next((name for entry in page.entries if (name := entry.text("nETBIOSName"))), None)
+        ours = self.domain.name.lower()
+        return next((known.netbios_name for known in await self.forest_domains() if known.name == ours), None)
 
     async def forest_domains(self) -> tuple[KnownDomain, ...]:
         """The domains of the forest, this one among them. Each is read from its own controllers.
@@ -283,6 +277,8 @@ class ADEnumerator:
             )
         if self._scope.groups:
             raise _untried(closed, "WinRM on a controller was not tried: it resolves no groups.")
+        from msp_sdk.enumeration.winrm import controller_target, read_by_shell  # noqa: PLC0415 (seldom needed)
+
         failure: MspError | None = None
         for controller in self._connector.controllers:
             try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import Literal
 
 from attrs import field, frozen
@@ -65,7 +66,9 @@ class System:
 
 def fold(text: str) -> str:
     """A text for comparison: no marks, compatible characters as one, one space between words, lower case."""
-    return " ".join(unicodedata.normalize("NFKC", text.translate(_MARKS)).casefold().split())
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text.translate(_MARKS)).casefold()
+    return " ".join(text.lower().split())
 
 
 @functools.lru_cache(maxsize=4096)
@@ -120,29 +123,35 @@ class VendorRules:
 
     words: tuple[str, ...] = IMAGING_STATIONS
     units: tuple[str, ...] = IMAGING_UNITS
-    _words: re.Pattern[str] | None = field(init=False, repr=False, eq=False)
-    _units: re.Pattern[str] | None = field(init=False, repr=False, eq=False)
+    _has_word: Callable[[str], bool] = field(init=False, repr=False, eq=False)
+    _has_unit: Callable[[str], bool] = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_words", _any_of(self.words))
-        object.__setattr__(self, "_units", _any_of(self.units))
+        object.__setattr__(self, "_has_word", _finder(self.words))
+        object.__setattr__(self, "_has_unit", _finder(self.units))
 
     def names(self, hostname: str, description: str | None) -> bool:
         """True if its name or description says so."""
-        pattern = self._words
-        if pattern is None:
-            return False
-        return pattern.search(hostname) is not None or (description is not None and _says(pattern, description))
+        # To our own patterns all digits are alike, so the names of a thousand numbered machines are one.
+        name = hostname.translate(_DIGITS_ALIKE) if self.words is IMAGING_STATIONS else hostname
+        return self._has_word(name) or (description is not None and self._has_word(description))
 
     def holds(self, ou_path: str) -> bool:
         """True if where it lies says so."""
-        return self._units is not None and self._units.search(fold(ou_path)) is not None
+        return self._has_unit(ou_path)
 
 
-@functools.lru_cache(maxsize=4096)
-def _says(pattern: re.Pattern[str], description: str) -> bool:
-    return pattern.search(fold(description)) is not None
+_DIGITS_ALIKE = str.maketrans("123456789", "000000000")
 
 
-def _any_of(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
-    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE) if patterns else None
+def _finder(patterns: tuple[str, ...]) -> Callable[[str], bool]:
+    """Whether one of these patterns is in a text, folded; what repeats itself is looked at once."""
+    if not patterns:
+        return lambda _: False
+    pattern = re.compile("|".join(f"(?:{part})" for part in patterns), re.IGNORECASE)
+
+    @functools.lru_cache(maxsize=4096)
+    def find(text: str) -> bool:
+        return pattern.search(fold(text)) is not None
+
+    return find

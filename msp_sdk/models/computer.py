@@ -19,6 +19,7 @@ __all__ = [
     "EnumerationReport",
     "EnumerationResults",
     "EnumerationScope",
+    "FailedController",
     "LapsKind",
     "Platform",
     "RemovedComputer",
@@ -158,13 +159,16 @@ class EnumerationChanges:
 
 def apply_changes(enumeration: Enumeration, changes: EnumerationChanges) -> Enumeration:
     """The enumeration as it is after the changes: known computers keep their place, new ones come last."""
-    computers = {computer.object_guid: computer for computer in enumeration.computers}
-    computers |= {computer.object_guid: computer for computer in changes.changed}
-    for removed in changes.removed:
-        computers.pop(removed.object_guid, None)
+    computers = enumeration.computers
+    if changes.changed or changes.removed:
+        by_guid = {computer.object_guid: computer for computer in computers}
+        by_guid |= {computer.object_guid: computer for computer in changes.changed}
+        for removed in changes.removed:
+            by_guid.pop(removed.object_guid, None)
+        computers = tuple(by_guid.values())
     return evolve(
         enumeration,
-        computers=tuple(computers.values()),
+        computers=computers,
         enumerated_at=changes.enumerated_at,
         source=changes.source,
         cursor=changes.cursor,
@@ -211,14 +215,31 @@ class EnumerationResults:
 
 
 @frozen
+class FailedController:
+    """Why a controller did not let us read. ``code`` is a reason; without a ``door`` it is said of all of them."""
+
+    controller: str
+    code: str
+    detail: str = ""
+    door: str | None = None
+
+
+@frozen
 class EnumerationFailure:
-    """Why an enumeration ended without a result. ``code`` is a reason."""
+    """Why an enumeration ended without a result. ``code`` is a reason.
+
+    Attributes:
+        domain_name: Of which domain; None where there is none.
+        failures: What each controller and door answered, in the order in which they were tried.
+    """
 
     code: str
     detail: str
     remedy: str = ""
     controllers_tried: tuple[str, ...] = ()
     generation: int | None = None
+    domain_name: str | None = None
+    failures: tuple[FailedController, ...] = ()
 
 
 @frozen

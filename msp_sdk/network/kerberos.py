@@ -4,8 +4,8 @@
   looks nothing up in DNS and makes no name canonical; tickets lie in memory; no kinit, no domain join.
 * MIT's library keeps its settings process-wide, so the exchange runs in a worker process of its own. The password
   goes there through a pipe. It ends with us, with Ctrl-C, and at its deadline at the latest.
-* The password is used for one request to the KDC. Whether it was used is known (:attr:`KerberosFailure.key_used`),
-  so that a lost answer is told from a KDC that never answered.
+* The password is used for one request to the KDC, which goes out once (:mod:`msp_sdk.network.kdc_relay`). Whether it
+  was used is known (:attr:`KerberosFailure.key_used`), so that a lost answer is told from a KDC that never answered.
 
 It needs ``gssapi`` and ``krb5`` (the extra ``kerberos``). All of it blocks: call it in a worker thread.
 """
@@ -31,6 +31,7 @@ from typing import Any, Literal, Self
 from attrs import frozen
 
 from msp_sdk.errors import StateError
+from msp_sdk.network.kdc_relay import KdcRelay
 from msp_sdk.secret import Secret
 
 KDC_PORT = 88
@@ -105,7 +106,7 @@ def principal_of(username: str, *, domain_name: str, netbios_name: str | None = 
 
 
 def render_krb5_conf(realm: str, address: str, port: int = KDC_PORT) -> str:
-    """The private settings: one realm, one KDC by its address, over TCP; nothing is looked up.
+    """The private settings: one realm, one KDC by its address, TCP first; nothing is looked up, no keytab is read.
 
     Neither ``primary_kdc`` nor ``master_kdc``: MIT's library would ask there again with a password that was refused.
     """
@@ -113,6 +114,8 @@ def render_krb5_conf(realm: str, address: str, port: int = KDC_PORT) -> str:
     return f"""[libdefaults]
   default_realm = {realm}
   default_ccache_name = MEMORY:
+  default_keytab_name = FILE:/nonexistent
+  default_client_keytab_name = FILE:/nonexistent
   dns_lookup_kdc = false
   dns_lookup_realm = false
   dns_uri_lookup = false
@@ -157,8 +160,9 @@ class KerberosLogon:
         self._service = service
         self._deadline_s = deadline_s
         self._until = 0.0
+        self._cleanup = contextlib.ExitStack()
+        self._entered = False
         self._process: subprocess.Popen[bytes] | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._received = b""
         self._key_used = False
         self._took_password = False
@@ -166,46 +170,45 @@ class KerberosLogon:
         """The exported security context, once it stands."""
 
     def __enter__(self) -> Self:
+        self._until = time.monotonic() + self._deadline_s
+        # No descriptor, no memory, no disk: as good as a KDC that cannot be asked, told by `take_ticket`.
+        with contextlib.suppress(OSError), contextlib.ExitStack() as begun:
+            self._process = self._start(begun)
+            self._cleanup = begun.pop_all()
+        self._entered = True
+        return self
+
+    def _start(self, begun: contextlib.ExitStack) -> subprocess.Popen[bytes]:
+        relay = begun.enter_context(KdcRelay(self._kdc, self._port, deadline_s=self._deadline_s))
         # Its folder is made for us alone (0700).
-        self._folder = tempfile.TemporaryDirectory(prefix="msp-krb5-", ignore_cleanup_errors=True)
-        settings = Path(self._folder.name) / "krb5.conf"
+        folder = begun.enter_context(tempfile.TemporaryDirectory(prefix="msp-krb5-", ignore_cleanup_errors=True))
+        settings = Path(folder) / "krb5.conf"
         descriptor = os.open(settings, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(render_krb5_conf(self._principal.realm, self._kdc, self._port))
+            file.write(render_krb5_conf(self._principal.realm, *relay.address))
         # Of our environment only where shared libraries are.
         environ = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         environ |= {"KRB5_CONFIG": str(settings), "KRB5CCNAME": "MEMORY:", "LC_ALL": "C.UTF-8"}
-        self._until = time.monotonic() + self._deadline_s
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 (our own file, by our own interpreter)
-                [sys.executable, "-I", str(_WORKER)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environ,
-                cwd="/",
-            )
-        except BaseException:
-            self._folder.cleanup()
-            raise
-        return self
+        process = subprocess.Popen(  # noqa: S603 (our own file, by our own interpreter)
+            [sys.executable, "-I", str(_WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environ,
+            cwd="/",
+        )
+        begun.callback(_end, process)
+        return process
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        process, folder = self._process, self._folder
-        if process is not None:
-            process.kill()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
-            process.wait()
-        if folder is not None:
-            folder.cleanup()
+        self._cleanup.close()
 
     def take_ticket(self, password: Secret) -> KerberosFailure | None:
         """Ask the KDC; None when it took the password."""
+        if self._entered and self._process is None:
+            return KerberosFailure("ticket", None, key_used=False)
         host = self._service.partition("/")
         self._send(
             {
@@ -269,7 +272,10 @@ class KerberosLogon:
         descriptor = process.stdout.fileno()
         while b"\n" not in self._received:
             left_s = self._until - time.monotonic()
-            if left_s <= 0 or not select.select([descriptor], [], [], left_s)[0]:
+            # Not select(): a process with many connections has descriptors above what that can wait for.
+            waiter = select.poll()
+            waiter.register(descriptor, select.POLLIN)
+            if left_s <= 0 or not waiter.poll(left_s * 1000):
                 process.kill()
                 return {}
             data = os.read(descriptor, 65536)
@@ -287,6 +293,16 @@ class KerberosLogon:
         if self._process is None:
             raise StateError("use it in a with block.")
         return self._process
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a worker, however far it came."""
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    process.wait()
 
 
 def protocol_error(code: Any) -> int | None:

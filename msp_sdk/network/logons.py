@@ -248,7 +248,7 @@ class LogonLedger:
     ) -> str | None:
         """None when the attempt may begin now; the reason to wait for; or an error that no waiting ends."""
         key = credential.ledger_key
-        connection.execute("INSERT OR IGNORE INTO version (key, at) VALUES (?, ?)", (key, self._clock()))
+        self._state_of(connection, key)
         state, code, unknown = connection.execute(
             "SELECT state, code, unknown_ends FROM version WHERE key = ?", (key,)
         ).fetchone()
@@ -281,6 +281,11 @@ class LogonLedger:
         for row_id, host, place, process in rows:
             if process != self._process and _process_name(int(process.split(":")[0])) != process:
                 self._end_unknown(connection, row_id, credential, host, place)
+
+    def _state_of(self, connection: sqlite3.Connection, key: str) -> str:
+        """A version's state. One that was forgotten while a logon of it was under way is known anew by its end."""
+        connection.execute("INSERT OR IGNORE INTO version (key, at) VALUES (?, ?)", (key, self._clock()))
+        return str(connection.execute("SELECT state FROM version WHERE key = ?", (key,)).fetchone()[0])
 
     # How it ends.
 
@@ -328,7 +333,7 @@ class LogonLedger:
         key = credential.ledger_key
         with self._transaction() as connection:
             connection.execute("DELETE FROM attempt WHERE id = ?", (attempt.id,))
-            (state,) = connection.execute("SELECT state FROM version WHERE key = ?", (key,)).fetchone()
+            state = self._state_of(connection, key)
             if attempt.place == "controller" or state == "unproven":
                 connection.execute(
                     "UPDATE version SET state = 'refused', code = ?, at = ? WHERE key = ?", (code, self._clock(), key)
@@ -360,7 +365,7 @@ class LogonLedger:
     ) -> None:
         key = credential.ledger_key
         connection.execute("DELETE FROM attempt WHERE id = ?", (row_id,))
-        (state,) = connection.execute("SELECT state FROM version WHERE key = ?", (key,)).fetchone()
+        state = self._state_of(connection, key)
         if state != "proven" or place != "host":
             connection.execute("UPDATE version SET unknown_ends = unknown_ends + 1 WHERE key = ?", (key,))
             return

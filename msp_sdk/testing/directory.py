@@ -7,8 +7,9 @@ What it does as Windows does:
   passwords with WS-Man (:mod:`msp_sdk.testing.accounts`).
 * NTLM by SASL, sealed afterwards; refused without signing, and over TLS without channel binding.
 * Paging with cookies, and **answers without paging cut at 1,000 entries**; attributes of more than 1,500 values in
-  ranges; referrals to the other partitions at the end of a search from the domain's root; a critical control that it
-  does not know refused; ``<GUID=...>`` as a base; the in-chain rule.
+  ranges; referrals to the other partitions at the end of a search from the domain's root, and to its own controllers
+  for another domain's base; ``<GUID=...>`` as a base; the in-chain rule.
+* What it does not know is refused, never passed over: critical controls, matching rules, extensions, writes.
 * **Changes**: ``uSNChanged`` per controller, DirSync with only what changed, tombstones, partners that hear of a
   change later (:mod:`~msp_sdk.testing.directory_log`, :mod:`~msp_sdk.testing.directory_dirsync`).
 * Rights, as few as are needed: deleted objects, hidden units, confidential attributes
@@ -50,6 +51,8 @@ class LdapServer:
         port: The LDAP port; 0 takes a free one, see :attr:`port`.
         ldaps_port: The LDAPS port; 0 takes a free one, None means no LDAPS.
         certificate: What it shows; None is a controller without one.
+        demands_signing: Without TLS, a simple bind and NTLM without signing are refused
+            (``LDAPServerIntegrity=2``).
         demands_binding: Over TLS, NTLM without channel binding is refused (``LdapEnforceChannelBinding=2``).
     """
 
@@ -62,6 +65,7 @@ class LdapServer:
         port: int = 0,
         ldaps_port: int | None = None,
         certificate: IssuedCertificate | None = None,
+        demands_signing: bool = True,
         demands_binding: bool = True,
     ) -> None:
         self.spec = spec
@@ -69,6 +73,7 @@ class LdapServer:
         self.address = address
         self.port = port
         self.ldaps_port = ldaps_port
+        self.demands_signing = demands_signing
         self.demands_binding = demands_binding
         self.faults = LdapFaults()
         self.binds: list[BindSeen] = []

@@ -15,9 +15,11 @@ from attrs import frozen
 from msp_sdk.testing import directory_wire as wire
 from msp_sdk.testing.directory_data import DirectoryEntry
 from msp_sdk.testing.directory_dirsync import DirSyncRefused, read_delta
-from msp_sdk.testing.directory_logons import NtlmLogon, SealedStream
+from msp_sdk.testing.directory_filter import is_known
+from msp_sdk.testing.directory_logons import SealedStream, judge_logon
 from msp_sdk.testing.directory_rights import Reader
 from msp_sdk.testing.directory_spec import SUPPORTED_CONTROLS
+from msp_sdk.testing.ntlm import NTLM, NtlmAcceptor
 
 if TYPE_CHECKING:
     from msp_sdk.testing.directory import LdapServer
@@ -38,8 +40,15 @@ _NEEDS_TLS = (
 _REFUSED = "80090308: LdapErr: DSID-0C09050F, comment: AcceptSecurityContext error, data {code}, v4563\0"
 _NO_RIGHT = "00002105: SecErr: DSID-0315170B, problem 4003 (INSUFF_ACCESS_RIGHTS), data 0\n\0"
 _NO_EXTENSION = "00002040: SvcErr: DSID-031401E7, problem 5010 (UNAVAIL_EXTENSION), data 0\n\0"
+# The texts from here on are guesses.
+_NOT_HERE = "00002035: LdapErr: DSID-0C090B8A, comment: the stand-in does not do this, data 0, v4563\0"
+_NO_SUCH_RULE = "00002047: LdapErr: DSID-0C090B2A, comment: a filter that the stand-in does not know, data 0, v4563\0"
+_NO_LDAP = "00000057: LdapErr: DSID-0C0C0090, comment: Error decoding ldap message, data 0, v4563\0"
+_ELSEWHERE = "0000202B: RefErr: DSID-0310084A, data 0, 1 access points\n\tref 1: '{host}'\n\0"
+_MODIFY, _ADD, _DELETE, _RENAME, _COMPARE, _ABANDON = 6, 8, 10, 12, 14, 16
+_WRITES = (_MODIFY, _ADD, _DELETE, _RENAME)
 _RANGE = re.compile(r"([A-Za-z0-9.-]+);range=(\d+)-(\d+|\*)", re.ASCII | re.IGNORECASE)
-_NO_BINDING = "80090346"
+_SAME_COOKIE = b"again"
 _Code = sansldap.LDAPResultCode
 
 
@@ -71,15 +80,18 @@ class Connection:
         self._cookies: dict[bytes, list[DirectoryEntry]] = {}
         self._out = bytearray()
         self._sent_bytes = 0
-        self._ntlm: NtlmLogon | None = None
+        self._ntlm: NtlmAcceptor | None = None
         self._sealed: SealedStream | None = None
 
     async def run(self) -> None:
         """Answer until the client or a fault ends it."""
         abort = False
+        faults = self.server.faults
         try:
             while data := await self.reader.read(_READ_BYTES):
-                if self.server.faults.nonsense:
+                if faults.silent:
+                    continue
+                if faults.nonsense:
                     self.writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
                     break
                 if self._sealed is not None:
@@ -88,13 +100,18 @@ class Connection:
                     if isinstance(message, sansldap.UnbindRequest):
                         await close(self.writer, abort=False)
                         return
-                    await asyncio.sleep(self.server.faults.delay_s)
+                    await asyncio.sleep(faults.delay_s)
                     await self._answer(message)
                     await self._flush()
         except _Drop:
             abort = True
-        except (ValueError, OSError):
-            # The client went away or sent what is no LDAP.
+        except ValueError:
+            # As Windows ends a connection over which something came that is no request.
+            self._send(wire.write_extended(0, _Code.PROTOCOL_ERROR, _NO_LDAP, wire.DISCONNECTION))
+            with contextlib.suppress(_Drop, OSError):
+                await self._flush()
+        except OSError:
+            # The client went away.
             pass
         await close(self.writer, abort=abort)
 
@@ -130,8 +147,10 @@ class Connection:
                 await asyncio.sleep(faults.drip_s)
         await self.writer.drain()
 
-    async def _answer(self, message: sansldap.LDAPMessage) -> None:
+    async def _answer(self, message: sansldap.LDAPMessage | wire.OtherRequest) -> None:
         match message:
+            case wire.OtherRequest():
+                self._refuse(message)
             case sansldap.BindRequest():
                 await self._bind(message)
             case sansldap.SearchRequest():
@@ -140,6 +159,21 @@ class Connection:
                 await self._start_tls(message)
             case sansldap.ExtendedRequest():
                 self._send(wire.write_extended(self._number(message), _Code.PROTOCOL_ERROR))
+            case _:
+                raise ValueError("an answer came in the place of a request")
+
+    def _refuse(self, request: wire.OtherRequest) -> None:
+        """Nobody writes here over LDAP: to all it is as if they had no right to."""
+        if request.kind == _ABANDON:
+            return
+        if request.kind not in (*_WRITES, _COMPARE):
+            raise ValueError("no such request")
+        if self.username is None:
+            self._send(wire.write_other(request, _Code.OPERATIONS_ERROR, _NOT_BOUND))
+        elif request.kind in _WRITES:
+            self._send(wire.write_other(request, _Code.INSUFFICIENT_ACCESS_RIGHTS, _NO_RIGHT))
+        else:
+            self._send(wire.write_other(request, _Code.UNWILLING_TO_PERFORM, _NOT_HERE))
 
     async def _start_tls(self, message: sansldap.ExtendedRequest) -> None:
         offered = self.server.offers_tls and not self.tls
@@ -177,7 +211,7 @@ class Connection:
         if self.server.faults.bind_answer is not None:
             code, text = self.server.faults.bind_answer
             return "fault", code, text
-        if not self.tls:
+        if not self.tls and self.server.demands_signing:
             return "in-clear", _Code.STRONG_AUTH_REQUIRED, _NEEDS_TLS
         accounts = self.server.accounts
         account = accounts.find(message.name)
@@ -190,12 +224,12 @@ class Connection:
     async def _bind_sasl(self, message: sansldap.BindRequest, credential: sansldap.SaslCredential) -> None:
         """One step of NTLM; the second one ends it."""
         number, token = self._number(message), credential.credentials or b""
-        if credential.mechanism.upper() not in ("GSS-SPNEGO", "NTLM") or not token.startswith(b"NTLMSSP\0"):
+        if credential.mechanism.upper() not in ("GSS-SPNEGO", "NTLM") or not token.startswith(NTLM):
             self.server.binds.append(BindSeen(message.name, self.tls, "no-such-mechanism"))
             self._send(wire.write_bind(number, _Code.AUTH_METHOD_NOT_SUPPORTED, "00002027: LdapErr: no such method\0"))
             return
         if self._ntlm is None:
-            self._ntlm = NtlmLogon(self.server.certificate_der if self.tls and self.server.demands_binding else None)
+            self._ntlm = NtlmAcceptor(self.server.certificate_der if self.tls and self.server.demands_binding else None)
             challenge = self._ntlm.challenge(token)
             self._send(wire.write_bind(number, _Code.SASL_BIND_IN_PROGRESS, token=challenge))
             return
@@ -205,8 +239,8 @@ class Connection:
             self.server.binds.append(BindSeen("", self.tls, "fault"))
             self._send(wire.write_bind(number, code, text))
             return
-        logon = ntlm.finish(token, self.server.accounts, f"ldap {self.server.fqdn}")
-        if logon.account is not None and not self.tls and not logon.protected:
+        logon = judge_logon(ntlm, token, self.server.accounts, f"ldap {self.server.fqdn}")
+        if logon.account is not None and not (self.tls or logon.protected) and self.server.demands_signing:
             self.server.binds.append(BindSeen(logon.name, self.tls, "unsigned"))
             self._send(wire.write_bind(number, _Code.STRONG_AUTH_REQUIRED, _NEEDS_TLS))
             return
@@ -218,7 +252,7 @@ class Connection:
         self.username = logon.account.username
         self._send(wire.write_bind(number, _Code.SUCCESS))
         await self._flush()
-        if not self.tls:
+        if not self.tls and logon.protected:
             self._sealed = SealedStream(logon.context)
 
     # Searches.
@@ -240,6 +274,8 @@ class Connection:
             self._done(message, _Code.OPERATIONS_ERROR, _NOT_BOUND)
         elif server.faults.search_answer is not None:
             self._done(message, *server.faults.search_answer)
+        elif not is_known(message.filter):
+            self._done(message, _Code.INAPPROPRIATE_MATCHING, _NO_SUCH_RULE)
         elif (dirsync := controls.get(_DIRSYNC)) is not None:
             await self._dirsync(message, dirsync)
         else:
@@ -257,6 +293,10 @@ class Connection:
         if found is None:
             return
         faults = self.server.faults
+        if faults.empty_pages and paged is not None:
+            self._cookies[_SAME_COOKIE] = found
+            self._done(message, controls=[wire.ReplyControl(_PAGED, wire.write_page_value(_SAME_COOKIE))])
+            return
         limit = self.server.spec.max_page_size
         if paged is not None:
             limit = min(limit, paged.size or limit)
@@ -273,14 +313,19 @@ class Connection:
         if paged is None:
             self._done(message, _Code.SIZE_LIMIT_EXCEEDED if rest else _Code.SUCCESS)
             return
+        control = wire.ReplyControl(_PAGED, wire.write_page_value(self._cookie(paged.cookie, found, rest)))
+        self._done(message, controls=[control])
+
+    def _cookie(self, before: bytes, found: list[DirectoryEntry], rest: list[DirectoryEntry]) -> bytes:
+        """Keep what is left, and say under which cookie."""
+        faults = self.server.faults
         if faults.endless_pages and not rest:
             rest = found
-        cookie = secrets.token_bytes(16) if rest else b""
-        if rest and faults.repeat_cookie and paged.cookie:
-            cookie = paged.cookie
-        if rest:
-            self._cookies[cookie] = rest
-        self._done(message, controls=[wire.ReplyControl(_PAGED, wire.write_page_value(cookie))])
+        if not rest:
+            return b""
+        cookie = before if faults.repeat_cookie and before else secrets.token_bytes(16)
+        self._cookies[cookie] = rest
+        return cookie
 
     def _look_up(
         self, message: sansldap.SearchRequest, paged: sansldap.PagedResultControl | None, *, show_deleted: bool
@@ -291,10 +336,12 @@ class Connection:
             if found is None:
                 self._done(message, _Code.UNWILLING_TO_PERFORM, "00000057: LdapErr: unknown cookie\0")
             return found
-        found = self.server.spec.find(
-            message.base_object, message.scope, message.filter, self._reader, show_deleted=show_deleted
-        )
-        if found is None:
+        spec = self.server.spec
+        found = spec.find(message.base_object, message.scope, message.filter, self._reader, show_deleted=show_deleted)
+        if found is None and (host := spec.referral(message.base_object)) is not None:
+            url, text = f"ldap://{host}/{message.base_object}", _ELSEWHERE.format(host=host)
+            self._send(wire.write_done(self._number(message), _Code.REFERRAL, text, referral=url))
+        elif found is None:
             self._done(message, _Code.NO_SUCH_OBJECT, "0000208D: NameErr: DSID-0310028B, problem 2001 (NO_OBJECT)\0")
         return found
 

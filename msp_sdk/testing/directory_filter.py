@@ -45,7 +45,7 @@ def in_scope(dn: str, base: str, scope: int) -> bool:
 
 
 def matches(wanted: sansldap.LDAPFilter, entry: DirectoryEntry, lookup: Lookup = lambda _: None) -> bool:  # noqa: PLR0911 (one return a kind of filter)
-    """True if the filter lets the entry pass; a kind of filter that the stand-in does not know never does."""
+    """True if the filter lets the entry pass. Only for filters that :func:`is_known` lets pass."""
     match wanted:
         case sansldap.FilterAnd():
             return all(matches(part, entry, lookup) for part in wanted.filters)
@@ -55,7 +55,8 @@ def matches(wanted: sansldap.LDAPFilter, entry: DirectoryEntry, lookup: Lookup =
             return not matches(wanted.filter, entry, lookup)
         case sansldap.FilterPresent():
             return wanted.attribute.lower() in entry.folded
-        case sansldap.FilterEquality():
+        case sansldap.FilterEquality() | sansldap.FilterApproxMatch():
+            # Windows takes "about" for "equal".
             return any(_equal(wanted.attribute, value, wanted.value) for value in _values(entry, wanted.attribute))
         case sansldap.FilterGreaterOrEqual():
             return any(_order(value) >= _order(wanted.value) for value in _values(entry, wanted.attribute))
@@ -68,14 +69,23 @@ def matches(wanted: sansldap.LDAPFilter, entry: DirectoryEntry, lookup: Lookup =
     return False
 
 
+def is_known(wanted: sansldap.LDAPFilter) -> bool:
+    """True if every part of the filter is one that the stand-in can judge."""
+    match wanted:
+        case sansldap.FilterAnd() | sansldap.FilterOr():
+            return all(map(is_known, wanted.filters))
+        case sansldap.FilterNot():
+            return is_known(wanted.filter)
+        case sansldap.FilterExtensibleMatch():
+            return wanted.attribute is not None and wanted.rule in (_BIT_AND, _BIT_OR, IN_CHAIN)
+    return True
+
+
 def _obeys(wanted: sansldap.FilterExtensibleMatch, entry: DirectoryEntry, lookup: Lookup) -> bool:
-    if wanted.attribute is None:
-        return False
+    attribute = wanted.attribute or ""
     if wanted.rule in (_BIT_AND, _BIT_OR):
-        return any(_has_bits(value, wanted.value, wanted.rule) for value in _values(entry, wanted.attribute))
-    if wanted.rule == IN_CHAIN:
-        return _reaches(entry, wanted.attribute, fold_dn(wanted.value.decode(errors="replace")), lookup)
-    return False
+        return any(_has_bits(value, wanted.value, wanted.rule) for value in _values(entry, attribute))
+    return _reaches(entry, attribute, fold_dn(wanted.value.decode(errors="replace")), lookup)
 
 
 def _reaches(entry: DirectoryEntry, attribute: str, target: str, lookup: Lookup) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import sansldap
 from attrs import field, mutable
@@ -48,7 +48,8 @@ class DirectorySpec:
         domain_in_root_dse: What the rootDSE claims, when it is to disagree.
         rights: Who may read what; shared by the replicas.
         sasl_mechanisms: What the rootDSE offers.
-        replication_delay_s: How long a partner's write takes to get here; by default it is here at once.
+        replication_delay_s: How long a partner's write takes to get here; by default it is here at once, and with
+            ``math.inf`` at :meth:`replicate` alone.
         clock: The time, for stamps and for that delay.
     """
 
@@ -219,8 +220,8 @@ class DirectorySpec:
         """Take what partners wrote, and number what was changed in ``entries`` by hand."""
         if self._seen != self.entries:
             self._compare()
-        due = self.clock() - timedelta(seconds=self.replication_delay_s)
-        while self._waiting and (everything or self._waiting[0].at <= due):
+        now = self.clock()
+        while self._waiting and (everything or (now - self._waiting[0].at).total_seconds() >= self.replication_delay_s):
             self._take(self._waiting.pop(0))
 
     def _compare(self) -> None:
@@ -305,6 +306,14 @@ class DirectorySpec:
                 "invocationId": self.invocation_id.bytes_le,
             },
         )
+
+    def referral(self, base: str) -> str | None:
+        """Where to ask for a base of another domain or forest; None when it belongs here, or is no domain's."""
+        folded = fold_dn(base)
+        parts = [part[3:] for part in folded.split(",") if part.startswith("dc=")]
+        if not parts or folded.endswith((fold_dn(self.base_dn), fold_dn(self.configuration_dn))):
+            return None
+        return ".".join(parts)
 
     def find(
         self,

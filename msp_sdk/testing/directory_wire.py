@@ -21,10 +21,14 @@ DONE = 0x65
 REFERENCE = 0x73
 BIND_RESPONSE = 0x61
 EXTENDED_RESPONSE = 0x78
+# Bind, unbind, search, extended: what sansldap reads.
+_KNOWN_REQUESTS = (0, 2, 3, 23)
+_APPLICATION = 0x60
 DISCONNECTION = "1.3.6.1.4.1.1466.20036"
 
 MAX_REQUEST_BYTES = 10 * 1024 * 1024
 _INTEGER, _OCTETS, _ENUMERATED, _SEQUENCE, _SET, _CONTROLS = 0x02, 0x04, 0x0A, 0x30, 0x31, 0xA0
+_REFERRAL = 0xA3
 _BOOLEAN = 0x01
 _SASL_CREDENTIALS, _RESPONSE_NAME = 0x87, 0x8A
 _SHORT = 0x80
@@ -40,28 +44,42 @@ class ReplyControl:
     value: bytes
 
 
+@frozen
+class OtherRequest:
+    """A request that was read no further: a write, a comparison, or one that there is not. ``kind`` is its tag."""
+
+    message_id: int
+    kind: int
+
+
 class RequestReader:
     """Cuts requests out of what arrives, in whatever pieces it does."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[sansldap.LDAPMessage]:
+    def feed(self, data: bytes) -> list[sansldap.LDAPMessage | OtherRequest]:
         """The requests that are complete now.
 
         Raises:
             ValueError: It is no LDAP, or too long.
         """
         self._buffer += data
-        messages = []
+        messages: list[sansldap.LDAPMessage | OtherRequest] = []
         while (size := _message_size(self._buffer)) is not None and len(self._buffer) >= size:
             raw = bytes(self._buffer[:size])
             del self._buffer[:size]
             try:
-                messages.append(unpack_ldap_message(ASN1Reader(raw), _OPTIONS))
+                messages.append(_read_other(raw) or unpack_ldap_message(ASN1Reader(raw), _OPTIONS))
             except (ValueError, NotImplementedError, IndexError, RecursionError, sansldap.LDAPError) as error:
                 raise ValueError("a request could not be read") from error
         return messages
+
+
+def _read_other(raw: bytes) -> OtherRequest | None:
+    message = ASN1Reader(raw).read_sequence()
+    number, kind = message.read_integer(), message.peek_header().tag.tag_number
+    return None if kind in _KNOWN_REQUESTS else OtherRequest(number, kind)
 
 
 def _message_size(buffer: bytearray) -> int | None:
@@ -111,13 +129,21 @@ def write_message(message_id: int, operation: bytes, controls: Sequence[ReplyCon
     return constructed(_SEQUENCE, integer(message_id), operation, constructed(_CONTROLS, *written))
 
 
-def _result(code: int, text: str) -> bytes:
-    return integer(code, _ENUMERATED) + octets(b"") + octets(text.encode())
+def _result(code: int, text: str, referral: str | None = None) -> bytes:
+    elsewhere = b"" if referral is None else constructed(_REFERRAL, octets(referral.encode()))
+    return integer(code, _ENUMERATED) + octets(b"") + octets(text.encode()) + elsewhere
 
 
-def write_done(message_id: int, code: int, text: str = "", controls: Sequence[ReplyControl] = ()) -> bytes:
-    """The end of a search."""
-    return write_message(message_id, constructed(DONE, _result(code, text)), controls)
+def write_done(
+    message_id: int, code: int, text: str = "", controls: Sequence[ReplyControl] = (), *, referral: str | None = None
+) -> bytes:
+    """The end of a search, or where to ask instead."""
+    return write_message(message_id, constructed(DONE, _result(code, text, referral)), controls)
+
+
+def write_other(request: OtherRequest, code: int, text: str) -> bytes:
+    """What becomes of a request that was read no further: its answer's tag is the next one."""
+    return write_message(request.message_id, constructed(_APPLICATION | (request.kind + 1), _result(code, text)))
 
 
 def write_bind(message_id: int, code: int, text: str = "", token: bytes | None = None) -> bytes:

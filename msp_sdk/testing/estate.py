@@ -1,8 +1,12 @@
 """A whole site in one process: controllers, DNS, Windows hosts, each on its own loopback address. No root needed.
 
-``python -m msp_sdk.testing.estate`` runs one for other processes: it prints one line of JSON when it is ready, answers
-``accounts``, ``machines``, ``disable-account``, ``join NAME`` and ``remove NAME`` on stdin with a line of JSON each,
-and ends when its stdin ends.
+``python -m msp_sdk.testing.estate`` runs one for other processes. It prints one line of JSON when it is ready, answers
+each line of its stdin with a line of JSON, and ends when its stdin ends:
+
+* ``accounts``, ``machines`` and ``computers`` ask what is counted, what runs, and what is true;
+* ``join NAME`` makes a computer's account, ``boot NAME`` lets it restart: only then has it a system and an address;
+* ``disable NAME``, ``rename NAME OTHER``, ``remove NAME``; ``disable-account`` is about the service account;
+* an order that is unknown or cannot be obeyed is answered by ``{"error": …}``, and nothing changed.
 
 It does not prove what its parts do not prove: see :mod:`~msp_sdk.testing.directory`, :mod:`~msp_sdk.testing.wsman` and
 :mod:`~msp_sdk.testing.windows_host`. A host that is asleep is a full accept queue: Linux then drops what comes, as a
@@ -23,36 +27,25 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from attrs import field, frozen
+from attrs import frozen
 
 import msp_sdk.testing.script_handlers  # noqa: F401 (registers who answers our scripts)
-from msp_sdk.directory.entry import parse_sid
-from msp_sdk.errors import MspError, StateError
-from msp_sdk.models.package import AgentPackage
-from msp_sdk.testing.accounts import DISABLED, Account, Accounts
-from msp_sdk.testing.builders import SERVICE_NAME, build_agent_package
+from msp_sdk.errors import ConfigError, MspError, StateError
+from msp_sdk.testing.accounts import Account, Accounts
+from msp_sdk.testing.builders import build_agent_package
 from msp_sdk.testing.certificates import EstateCA
 from msp_sdk.testing.directory import LdapServer
-from msp_sdk.testing.directory_data import (
-    UAC_CONTROLLER,
-    UAC_DISABLED,
-    UAC_WORKSTATION,
-    DirectoryEntry,
-    make_computer_entry,
-    make_service_account_entry,
-)
+from msp_sdk.testing.directory_data import make_service_account_entry
 from msp_sdk.testing.directory_spec import DirectorySpec
 from msp_sdk.testing.dns import DnsServer, DnsZone
 from msp_sdk.testing.estate_plan import PlannedComputer, plan_computers
+from msp_sdk.testing.estate_running import HTTP_PORT, HTTPS_PORT, RunningEstate, make_planned_entry
 from msp_sdk.testing.netlogon import NetlogonServer
-from msp_sdk.testing.windows_host import Machine
-from msp_sdk.testing.wsman import WsmanHost
-from msp_sdk.wire.converter import encode_bytes, unstructure
 
-HTTP_PORT = 5985
-HTTPS_PORT = 5986
+__all__ = ["HTTPS_PORT", "HTTP_PORT", "Estate", "EstateSpec", "RunningEstate", "SilentHost"]
+
 _LOWEST_NETWORK, _NETWORKS = 64, 150
 
 
@@ -112,87 +105,6 @@ class EstateSpec:
     agent_version: str = "1.4.0"
 
 
-@frozen
-class RunningEstate:
-    """An estate that runs. Accounts, machines and hosts may be looked at and changed while it does."""
-
-    spec: EstateSpec
-    plan: tuple[PlannedComputer, ...]
-    accounts: Accounts
-    credential: Account
-    ca: EstateCA
-    dns: DnsServer
-    directories: tuple[LdapServer, ...]
-    hosts: dict[str, WsmanHost]
-    package: AgentPackage
-    package_content: bytes = field(repr=False)
-
-    def facts(self) -> dict[str, Any]:
-        """What the partner of this estate knows, for JSON; holds the password."""
-        return {
-            "domain": self.spec.domain,
-            "dns": "{}:{}".format(*self.dns.server),
-            "username": self.credential.upn,
-            "password": self.credential.password,
-            "certificates": [server.certificate_sha256 for server in self.directories],
-            "ca_pem": self.ca.pem.decode(),
-            "package": unstructure(self.package),
-            "package_content": encode_bytes(self.package_content),
-            "computers": [{"name": entry.name, "role": entry.role, "truth": entry.truth} for entry in self.plan],
-        }
-
-    def join(self, name: str) -> bool:
-        """A new computer joins the domain, known to every controller; False when its name is taken."""
-        entry = make_computer_entry(
-            name, "Windows 11 Pro", domain=self.spec.domain, os_version="10.0 (22631)", ou="OU=Workstations"
-        )
-        taken = name.casefold().encode()
-        for server in self.directories:
-            if any(held.folded.get("name", (b"",))[0].lower() == taken for held in server.spec.entries):
-                return False
-        for server in self.directories:
-            server.spec.put(entry)
-        return True
-
-    def remove(self, name: str) -> bool:
-        """A computer's account is deleted at every controller; False when there is none."""
-        wanted, removed = name.casefold().encode(), False
-        for server in self.directories:
-            for held in list(server.spec.entries):
-                if held.folded.get("name", (b"",))[0].lower() == wanted:
-                    server.spec.delete(held.dn)
-                    removed = True
-        return removed
-
-    def account_facts(self) -> list[dict[str, Any]]:
-        """Each account's count of bad passwords and all of its logons."""
-        return [
-            {
-                "username": account.username,
-                "domain": account.domain,
-                "bad_password_count": account.bad_password_count,
-                "locked": account.locked,
-                "attempts": account.attempts,
-            }
-            for account in self.accounts.all
-        ]
-
-    def machine_facts(self) -> dict[str, dict[str, Any]]:
-        """By name: does the agent run there, how often was which script answered, what must never have happened."""
-        facts = {}
-        for name, host in self.hosts.items():
-            service = host.machine.services.find(SERVICE_NAME)
-            counts: dict[str, int] = {}
-            for call in host.machine.calls:
-                counts[call.script] = counts.get(call.script, 0) + 1
-            facts[name] = {
-                "agent_running": service is not None and service.state == "running",
-                "scripts": counts,
-                "violations": list(host.machine.violations),
-            }
-        return facts
-
-
 class Estate:
     """Runs an estate as an async context manager.
 
@@ -205,10 +117,11 @@ class Estate:
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> RunningEstate:
-        async with contextlib.AsyncExitStack() as stack:
-            running = await self._start(stack)
-            self._stack = stack.pop_all()
-        return running
+        try:
+            return await self._start(self._stack)
+        except BaseException:
+            await self._stack.aclose()
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -219,7 +132,6 @@ class Estate:
         spec = self.spec
         network = spec.network if spec.network is not None else stack.enter_context(_own_network())
         plan = plan_computers(spec.computers, network=network, now=datetime.now(UTC))
-        entries = {entry.name: _directory_entry(entry, spec.domain) for entry in plan}
         account = Account(
             username=spec.username,
             password=secrets.token_urlsafe(18),
@@ -230,34 +142,39 @@ class Estate:
         accounts = Accounts([account])
         ca = EstateCA.make(f"{spec.netbios_name} Root CA")
         zone = DnsZone(spec.domain)
-        directories = await self._start_directories(stack, plan, entries, accounts, ca, zone)
+        directories = await self._start_directories(stack, plan, accounts, ca, zone)
         for entry in plan:
             if entry.address is not None and entry.role != "domain_controller":
                 zone.add_address(entry.name, entry.address)
         dns = await stack.enter_async_context(DnsServer(zone, address=f"127.{network}.0.1"))
-        hosts = await self._start_hosts(stack, plan, entries, accounts, ca)
         package, content = build_agent_package(spec.agent_version)
-        return RunningEstate(spec, plan, accounts, account, ca, dns, tuple(directories), hosts, package, content)
+        estate = RunningEstate(
+            spec, network, plan, accounts, account, ca, zone, dns, directories, package, content, stack=stack
+        )
+        for entry in plan:
+            if entry.address is not None and entry.door == "silent":
+                stack.enter_context(SilentHost(entry.address))
+            elif entry.address is not None and entry.door in ("http", "https"):
+                await estate.start_host(entry)
+        return estate
 
     async def _start_directories(
         self,
         stack: contextlib.AsyncExitStack,
         plan: Sequence[PlannedComputer],
-        entries: dict[str, DirectoryEntry],
         accounts: Accounts,
         ca: EstateCA,
         zone: DnsZone,
-    ) -> list[LdapServer]:
+    ) -> tuple[LdapServer, ...]:
+        entries = [make_planned_entry(entry, self.spec.domain) for entry in plan]
+        entries.append(make_service_account_entry("gmsa-backup", domain=self.spec.domain))
+        controllers = [entry for entry in plan if entry.role == "domain_controller"]
+        first = DirectorySpec(self.spec.domain, self.spec.netbios_name, entries, hostname=controllers[0].name.lower())
         servers = []
-        for number, controller in enumerate(entry for entry in plan if entry.role == "domain_controller"):
-            address = controller.address or ""
-            directory = DirectorySpec(
-                domain=self.spec.domain,
-                netbios_name=self.spec.netbios_name,
-                entries=[*entries.values(), make_service_account_entry("gmsa-backup", domain=self.spec.domain)],
-                hostname=controller.name.lower(),
-            )
-            certificate = ca.issue([f"{controller.name.lower()}.{self.spec.domain}"], [address])
+        for number, controller in enumerate(controllers):
+            name, address = controller.name.lower(), controller.address or ""
+            directory = first.replica(name) if number else first
+            certificate = ca.issue([f"{name}.{self.spec.domain}"], [address])
             server = LdapServer(directory, accounts, address=address, certificate=certificate)
             server.faults.delay_s = self.spec.delay_s
             async with contextlib.AsyncExitStack() as trial:
@@ -266,60 +183,9 @@ class Estate:
                 if self.spec.with_directory:
                     stack.push_async_exit(trial.pop_all())
             # A dead controller keeps its port in DNS: that is how the field looks after a power cut.
-            zone.add_controller(
-                controller.name.lower(), address, port=server.port, priority=number, ad_site=directory.ad_site
-            )
+            zone.add_controller(name, address, port=server.port, priority=number, ad_site=directory.ad_site)
             servers.append(server)
-        return servers
-
-    async def _start_hosts(
-        self,
-        stack: contextlib.AsyncExitStack,
-        plan: Sequence[PlannedComputer],
-        entries: dict[str, DirectoryEntry],
-        accounts: Accounts,
-        ca: EstateCA,
-    ) -> dict[str, WsmanHost]:
-        hosts = {}
-        for entry in plan:
-            if entry.door == "silent" and entry.address is not None:
-                stack.enter_context(SilentHost(entry.address))
-            if entry.door not in ("http", "https") or entry.address is None:
-                continue
-            machine = Machine(
-                name=entry.name,
-                domain=self.spec.netbios_name,
-                dns_domain=self.spec.domain,
-                sid=parse_sid(entries[entry.name].attributes["objectSid"][0]),
-                os_name=entry.os_name or "",
-            )
-            host = WsmanHost(
-                machine,
-                accounts,
-                address=entry.address,
-                http_port=HTTP_PORT if entry.door == "http" else None,
-                https_port=HTTPS_PORT if entry.door == "https" else None,
-                certificate=ca.issue([f"{entry.name.lower()}.{self.spec.domain}"]) if entry.door == "https" else None,
-            )
-            host.faults.script_delay_s = self.spec.delay_s
-            hosts[entry.name] = await stack.enter_async_context(host)
-        return hosts
-
-
-def _directory_entry(entry: PlannedComputer, domain: str) -> DirectoryEntry:
-    uac = UAC_CONTROLLER if entry.role == "domain_controller" else UAC_WORKSTATION
-    if not entry.enabled:
-        uac |= UAC_DISABLED
-    unit = {"server": "OU=Servers", "workstation": "OU=Workstations", "domain_controller": "OU=Domain Controllers"}
-    return make_computer_entry(
-        entry.name,
-        entry.os_name,
-        domain=domain,
-        os_version=entry.os_version,
-        ou=unit.get(entry.role, "CN=Computers"),
-        seen_at=entry.last_seen_at,
-        uac=uac,
-    )
+        return tuple(servers)
 
 
 @contextlib.contextmanager
@@ -348,20 +214,36 @@ async def _serve(spec: EstateSpec) -> None:
     async with Estate(spec) as estate:
         _say(estate.facts())
         while line := await reader.readline():
-            match line.strip():
-                case b"accounts":
-                    _say(estate.account_facts())
-                case b"machines":
-                    _say(estate.machine_facts())
-                case b"disable-account":
-                    estate.credential.refusal = DISABLED
-                    _say({"disabled": estate.credential.username})
-                case order if order.startswith((b"join ", b"remove ")):
-                    verb, _, name = order.decode(errors="replace").partition(" ")
-                    change = estate.join if verb == "join" else estate.remove
-                    _say({verb: name, "done": change(name)})
-                case other:
-                    _say({"error": f"unknown question of {len(other)} bytes"})
+            try:
+                _say(await _answer(estate, line.decode(errors="replace").split()))
+            except MspError as error:
+                _say({"error": str(error)})
+
+
+async def _answer(estate: RunningEstate, order: list[str]) -> object:
+    """Answer one line of stdin; what is not known or cannot be done is an error."""
+    match order:
+        case ["accounts"]:
+            return estate.account_facts()
+        case ["machines"]:
+            return estate.machine_facts()
+        case ["computers"]:
+            return estate.computer_facts()
+        case ["disable-account"]:
+            estate.disable_account()
+        case ["join", name]:
+            await estate.join(name)
+        case ["boot", name]:
+            await estate.boot(name)
+        case ["disable", name]:
+            await estate.disable(name)
+        case ["remove", name]:
+            await estate.remove(name)
+        case ["rename", name, other]:
+            await estate.rename(name, other)
+        case _:
+            raise ConfigError("unknown order.")
+    return {"done": " ".join(order)}
 
 
 def _say(facts: object) -> None:

@@ -4,9 +4,8 @@ It does on the wire what ``http.sys`` and WinRM do: a logon belongs to its conne
 refused, channel binding is demanded over TLS (Windows' strict level), quiet connections are closed. What must never
 happen, such as an envelope in clear, is kept in the machine's violations.
 
-NTLM passwords are proven by pyspnego and judged by :class:`Accounts`, so that wrong ones are counted over LDAP and
-WinRM together. pyspnego reads its user file by an environment variable of the process: give an estate a process of
-its own, or at least no second user of that variable.
+NTLM passwords are proven by :mod:`msp_sdk.testing.ntlm` and judged by :class:`Accounts`, so that wrong ones are
+counted over LDAP and WinRM together.
 
 It does not prove: PowerShell, Kerberos, Basic (not offered), CredSSP, real quotas and latencies.
 
@@ -19,25 +18,19 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
-import os
 import struct
-import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-import spnego
-import spnego.channel_bindings
 import spnego.exceptions
 from attrs import field, mutable
-from spnego._ntlm_raw.crypto import ntowfv1
-from spnego._ntlm_raw.messages import Authenticate
 
 from msp_sdk.testing.accounts import Account, Accounts
 from msp_sdk.testing.certificates import IssuedCertificate
+from msp_sdk.testing.ntlm import NtlmAcceptor, WrongBindingError, read_claim
 from msp_sdk.testing.windows_host import Machine
 from msp_sdk.testing.wsman_shells import Quotas, ShellService, User
 
@@ -85,7 +78,7 @@ class Faults:
 class _Connection:
     writer: asyncio.StreamWriter
     tls: bool
-    context: Any = None
+    logon: NtlmAcceptor | None = None
     user: User | None = None
 
 
@@ -253,7 +246,7 @@ class WsmanHost:
         if sealed:
             if self.faults.forget_logon:
                 self.faults.forget_logon = False
-                connection.user = connection.context = None
+                connection.user = connection.logon = None
                 await self._reply(connection, 400)
                 return
             clear = self._unseal(connection, body)
@@ -286,7 +279,7 @@ class WsmanHost:
             self.faults.drop_after.remove(operation)
             raise _Cut
         if sealed:
-            await self._reply(connection, status, _seal(connection.context, answer), content_type=_SEALED)
+            await self._reply(connection, status, _seal(connection.logon, answer), content_type=_SEALED)
         else:
             await self._reply(connection, status, answer)
 
@@ -294,10 +287,10 @@ class WsmanHost:
     def _unseal(connection: _Connection, body: bytes) -> bytes | None:
         _, marker, rest = body.partition(_OCTETS)
         end = rest.rfind(_BOUNDARY + b"--")
-        if not marker or end < 0 or connection.context is None:
+        if not marker or end < 0 or connection.logon is None:
             return None
         try:
-            return bytes(connection.context.unwrap(rest[4:end]).data)
+            return bytes(connection.logon.context.unwrap(rest[4:end]).data)
         except spnego.exceptions.SpnegoError:
             return None
 
@@ -317,14 +310,13 @@ class WsmanHost:
             return False
         (kind,) = struct.unpack("<I", token[8:12])
         if kind == 1:
-            with _user_file(None):
-                connection.context = spnego.server(
-                    protocol="ntlm",
-                    options=spnego.NegotiateOptions.use_ntlm,
-                    channel_bindings=self._bindings() if connection.tls else None,
-                )
-                challenge = connection.context.step(token)
-            encoded = base64.b64encode(challenge).decode()
+            binding = self.certificate.der if connection.tls and self.certificate is not None else None
+            connection.logon = NtlmAcceptor(binding)
+            try:
+                encoded = base64.b64encode(connection.logon.challenge(token)).decode()
+            except ValueError:
+                await self._reply(connection, 401, challenges=_CHALLENGES)
+                return False
             await self._reply(connection, 401, challenges=(f"Negotiate {encoded}",))
             return False
         self.logon_count += 1
@@ -334,32 +326,26 @@ class WsmanHost:
             self.faults.drop_logons -= 1
             raise _Cut
         if connection.user is None:
-            connection.context = None
+            connection.logon = None
             await self._reply(connection, 401, challenges=_CHALLENGES)
             return False
         return True
 
     def _judge(self, connection: _Connection, token: bytes) -> User | None:
-        if connection.context is None:
+        if connection.logon is None:
             return None
         try:
-            claimed = Authenticate.unpack(token)
-        except (ValueError, struct.error, spnego.exceptions.SpnegoError):
+            claim = read_claim(token)
+        except ValueError:
             return None
-        domain, username = claimed.domain_name or "", claimed.user_name or ""
-        account = self._account(domain, username)
+        account = self._account(claim.domain, claim.username)
         if account is None or self.faults.refuse_logons:
             return None
-        name = f"{domain}\\{username}" if domain else username
         try:
-            with _user_file(f"{name}:1:{'0' * 32}:{ntowfv1(account.password).hex().upper()}:[U]:LCT-0\n"):
-                connection.context.step(token)
-            right = True
-        except spnego.exceptions.BadBindingsError:
+            right = connection.logon.proves(claim, account, token)
+        except WrongBindingError:
             self.machine.notes["bad_bindings"] = True
             return None
-        except spnego.exceptions.SpnegoError:
-            right = False
         if self.accounts.judge(account, right=right, where=self.machine.name) is not None:
             return None
         administers = {name.casefold() for name in account.administers}
@@ -371,19 +357,15 @@ class WsmanHost:
             return None
         return account
 
-    def _bindings(self) -> spnego.channel_bindings.GssChannelBindings:
-        assert self.certificate is not None  # noqa: S101 (there is TLS only with one)
-        digest = hashlib.sha256(self.certificate.der).digest()
-        return spnego.channel_bindings.GssChannelBindings(application_data=b"tls-server-end-point:" + digest)
-
 
 def _operation(body: bytes) -> str:
     start = body.find(b"Action")
     return body[start : start + 200].partition(b"</")[0].rpartition(b"/")[2].decode("latin-1")
 
 
-def _seal(context: Any, message: bytes) -> bytes:
-    sealed = context.wrap(message, encrypt=True).data
+def _seal(logon: NtlmAcceptor | None, message: bytes) -> bytes:
+    assert logon is not None  # noqa: S101 (only who logged on is answered so)
+    sealed = logon.context.wrap(message, encrypt=True).data
     return b"".join(
         (
             _BOUNDARY,
@@ -400,23 +382,6 @@ def _seal(context: Any, message: bytes) -> bytes:
             b"--\r\n",
         )
     )
-
-
-@contextmanager
-def _user_file(line: str | None) -> Iterator[None]:
-    """Give pyspnego its user file for one step; it holds one account's hash, and no step awaits anything."""
-    before = os.environ.get("NTLM_USER_FILE")
-    with tempfile.NamedTemporaryFile(prefix="msp-ntlm-") as file:
-        file.write((line or "").encode())
-        file.flush()
-        os.environ["NTLM_USER_FILE"] = file.name
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["NTLM_USER_FILE"]
-            else:
-                os.environ["NTLM_USER_FILE"] = before
 
 
 class HostsThread:

@@ -176,8 +176,7 @@ class Daemon:
 
     async def _work_for_ever(self) -> None:
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), LOOK_S)
+            await happens(self._news, LOOK_S)
             self._news.clear()
             if self._revoked:
                 continue
@@ -201,8 +200,7 @@ class Daemon:
         while True:
             # After a failure new reports wait with the others: only an answer of Central, or time, is news.
             event = self._answers if waiting.failures else tools.posted
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(event.wait(), waiting.wait_s() if waiting.failures else POST_AGAIN_S)
+            await happens(event, waiting.wait_s() if waiting.failures else POST_AGAIN_S)
             tools.posted.clear()
             self._answers.clear()
             if self._revoked:
@@ -225,6 +223,17 @@ class Daemon:
                 waiting.failed()
             else:
                 waiting.reset()
+
+
+async def happens(event: asyncio.Event, longest_s: float) -> None:
+    """Wait for an event, or so long.
+
+    ``asyncio.wait_for`` loses a cancellation that comes in the same moment as the event (Python 3.11): a daemon that
+    is told to end would then go on for ever.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(longest_s):
+            await event.wait()
 
 
 async def _feed_watchdog() -> None:

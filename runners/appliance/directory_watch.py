@@ -1,8 +1,7 @@
-"""The directory of the domain: read in full when that is owed, then followed by its changes at each check-in.
+"""The directory of one domain: read in full when that is owed, then followed by its changes at each check-in.
 
-One bound connection is kept between passes. It rests on the domain, the account and the policy; when one of these is
-another one, or withdrawn, it is closed at once. The last good result stays, whatever fails (lesson 24), and a full
-reading reconciles what changes cannot tell, on a clock of its own.
+The last good result stays, whatever fails (lesson 24), and a full reading reconciles what changes cannot tell, on a
+clock of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import TypeVar
 
 from attrs import evolve
 
+from msp_sdk.enumeration import ControllerFailure
 from msp_sdk.errors import DirectoryError, DiscoveryError, LogonError, MspError
 from msp_sdk.models.computer import (
     Computer,
@@ -22,16 +22,17 @@ from msp_sdk.models.computer import (
     EnumerationChanges,
     EnumerationFailure,
     EnumerationReport,
+    FailedController,
     apply_changes,
     make_changes_results,
     make_enumeration_results,
 )
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import Domain
-from msp_sdk.models.generation import ENUMERATION, owed
+from msp_sdk.models.generation import ENUMERATION
 from msp_sdk.models.reason import remedy_of
 from runners.appliance.domain_watch import FIRST_WAIT_S, LONGEST_WAIT_S, DomainWatch
-from runners.appliance.kept_connection import DirectoryReader, KeptConnection
+from runners.appliance.kept_connection import DirectoryReader, KeptConnections
 from runners.appliance.kept_enumeration import EnumerationFiles, KeptEnumeration
 from runners.appliance.state import UnreadDomain
 from runners.appliance.wiring import Tools, report_id
@@ -43,11 +44,18 @@ T = TypeVar("T")
 RECONCILE_S = 24 * 3600.0
 RECONCILE_BLIND_S = 6 * 3600.0
 CURSOR_LOST = "cursor-lost"
+# A controller may give many reasons; a report names so many of them.
+MOST_FAILURES = 50
 _NO_ANSWER = frozenset({"unreachable-controller", "no-address"})
 
 
 class DirectoryWatch:
-    """What the directory holds, as it was last read.
+    """What the directory of a domain holds, as it was last read. Its steps are taken one at a time.
+
+    Args:
+        tools: What it works with.
+        domains: Told of controllers that do not answer, and of names that only a logon could read.
+        domain_name: Folded.
 
     Attributes:
         kept: The last good result; None before the first one.
@@ -56,12 +64,12 @@ class DirectoryWatch:
         problems: What does not work now, as codes.
     """
 
-    def __init__(self, tools: Tools, domains: DomainWatch) -> None:
+    def __init__(self, tools: Tools, domains: DomainWatch, domain_name: str) -> None:
         self._tools = tools
         self._domains = domains
-        self._connection: KeptConnection = tools.directory
-        self._files = EnumerationFiles(tools.state)
-        self.kept: KeptEnumeration | None = self._files.load()
+        self._connections: KeptConnections = tools.directory
+        self._files = EnumerationFiles(tools.state, domain_name)
+        self.kept: KeptEnumeration | None = None
         self._is_cursor_lost = False
         self.newcomers: set[str] = set()
         self.problems: dict[str, str] = {}
@@ -70,105 +78,58 @@ class DirectoryWatch:
         self._tried_with: object = None
         self._refused_with: object = None
         self._reported_failure: str | None = None
-        self._unread = tools.state.load("unread-domain", UnreadDomain)
+        self._failures: tuple[ControllerFailure, ...] = ()
+        self._unread_file = f"unread-{domain_name}"
+        self._unread = tools.state.load(self._unread_file, UnreadDomain)
         self._followed_at_beat = -1
         # Drawn once: a fleet that was started together does not read together.
         self._jitter = 0.85 + 0.3 * tools.draw()
-        self._busy = asyncio.Lock()
 
-    # Steps of a pass.
+    async def load(self) -> None:
+        """Remember what was read before a restart; a big site's takes a while."""
+        self.kept = await asyncio.to_thread(self._files.load)
 
-    async def enumerate(self) -> None:
-        """Read the directory in full if that is owed. It ends with a report, also where it fails for good."""
-        async with self._busy:
-            await self._let_go_of_what_is_not_ours()
-            await self._read_if_owed()
-            # The work may have taken long enough for somebody to withdraw what it rests on.
-            await self._let_go_of_what_is_not_ours()
-
-    async def follow(self) -> None:
-        """Ask what has changed, once after each check-in. An unchanged directory is told to nobody."""
-        async with self._busy:
-            if self._followed_at_beat == self._tools.beats or not self._following.due():
-                return
-            await self._let_go_of_what_is_not_ours()
-            await self._follow()
-            await self._let_go_of_what_is_not_ours()
-
-    async def let_go(self) -> None:
-        """Close the connection if what it rests on was withdrawn; a step that is under way comes to its end first."""
-        async with self._busy:
-            await self._let_go_of_what_is_not_ours()
-
-    async def _let_go_of_what_is_not_ours(self) -> None:
-        holdings = self._tools.checkin.holdings
-        if not self._connection.is_ours(self._domains.domain, holdings):
-            await self._connection.close()
+    def forget(self) -> None:
+        """Delete what is kept: nothing names this domain any more."""
+        self._files.forget()
+        self._forget_unread()
 
     # Reading in full.
 
-    async def _read_if_owed(self) -> None:
+    def has_answered(self, generation: int) -> bool:
+        """Whether a wish was answered, with a reading or with why there is none."""
+        answered = (self.kept.generation if self.kept else 0, self._unread.generation if self._unread else 0)
+        return generation <= max(answered)
+
+    async def read_if_owed(self, domain: Domain) -> None:
+        """Read in full if that is wished, or time to. It ends with a report, also where it fails for good."""
         holdings = self._tools.checkin.holdings
-        if holdings.credentials is None:
-            return
-        domain = self._domains.domain
-        credentials = holdings.for_domain(domain.name) if domain is not None else ()
+        credentials = holdings.for_domain(domain.name)
         generation = holdings.wished.get(ENUMERATION, 0)
-        is_wished = self._is_wished(credentials)
-        if not is_wished and not self._is_to_reconcile(domain, credentials):
+        if not credentials:  # it is being leased to a sibling, or is on its way
+            return
+        if self.has_answered(generation) and not self._is_to_reconcile(credentials):
             self._enumerating.reset()
             self.problems.pop("enumeration", None)
             return
         # A new wish, another credential or other controllers: what failed before says nothing of it (lesson 45).
-        tried_with = (generation, self._accounts(credentials), domain and domain.controllers)
+        tried_with = (generation, self._accounts(credentials), domain.controllers)
         if tried_with != self._tried_with:
             self._tried_with = tried_with
             self._enumerating.reset()
-        if not self._enumerating.due():
-            return
-        if domain is None:
-            if self._domains.discovery is not None:
-                # A domain that appears later is read then, although this wish has been answered.
-                self._unread = UnreadDomain(generation)
-                self._tools.state.save("unread-domain", self._unread)
-                await self._failed_for_good("no-domain", "discovery found no domain to read.", generation)
-            return
-        if credentials:  # without one it is being leased to a sibling, or is on its way
+        if self._enumerating.due():
             await self._read(domain, credentials, generation)
 
-    def _is_wished(self, credentials: Sequence[Credential]) -> bool:
-        if ENUMERATION in owed(self._tools.checkin.holdings.wished, self._tools.completed.completed):
-            return True
-        return self._unread is not None and bool(credentials)
-
-    def _is_to_reconcile(self, domain: Domain | None, credentials: Sequence[Credential]) -> bool:
+    def _is_to_reconcile(self, credentials: Sequence[Credential]) -> bool:
         """True when the last full reading is too old, or what followed it was lost."""
-        kept = self._kept_of(domain)
-        if kept is None or not credentials or self._accounts(credentials) == self._refused_with:
+        kept = self.kept
+        if kept is None or self._accounts(credentials) == self._refused_with:
             return False
         if kept.full_at is None or self._is_cursor_lost or kept.ous != self._tools.checkin.holdings.scope.ous:
             return True
         age = self._tools.clock.now() - kept.full_at
         longest = timedelta(seconds=(RECONCILE_S if kept.sees_removals else RECONCILE_BLIND_S) * self._jitter)
         return not timedelta(0) <= age < longest
-
-    def _kept_of(self, domain: Domain | None) -> KeptEnumeration | None:
-        """What we hold of this very domain."""
-        kept = self.kept
-        if domain is None or kept is None or kept.enumeration.domain_name.casefold() != domain.name.casefold():
-            return None
-        return kept
-
-    @property
-    def facts(self) -> dict[str, object]:
-        """Which doors were passed over and why, and which one took us; empty when the first one did."""
-        reader = self._connection.reader
-        if reader is None or not reader.skipped_doors:
-            return {}
-        skipped = [
-            {"controller": door.controller, "door": door.door, "code": door.code} for door in reader.skipped_doors
-        ]
-        return {"source": reader.source, "skipped_doors": skipped}
 
     @staticmethod
     def _accounts(credentials: Sequence[Credential]) -> tuple[str, ...]:
@@ -189,7 +150,7 @@ class DirectoryWatch:
                 await self._failed_for_now(error, domain)
             else:
                 self._refused_with = self._accounts(credentials)
-                await self._failed_for_good(error.code, error.detail, generation, domain)
+                await self._failed_for_good(error, generation, domain)
             return
         except MspError as error:
             await self._failed_for_now(error, domain)
@@ -212,26 +173,30 @@ class DirectoryWatch:
         """
         refusal: LogonError | None = None
         holdings = self._tools.checkin.holdings
-        open_with = self._connection.credential
+        open_with = self._connections.credential(domain.name)
         for credential in sorted(credentials, key=lambda entry: entry != open_with):
-            reader = await self._connection.open(domain, credential, holdings)
+            reader = await self._connections.open(domain, credential, holdings)
             try:
                 return await work(reader)
             except LogonError as error:
-                await self._connection.close()
+                self._failures = tuple(reader.failures)
+                await self._connections.close(domain.name)
                 if error.retryable:
                     raise
                 logger.warning("%s is not let in (%s): %s", credential.username, error.code, error)
                 refusal = refusal or error
             except MspError as error:
+                self._failures = tuple(reader.failures)
                 if error.code != CURSOR_LOST:
-                    await self._connection.close()
+                    await self._connections.close(domain.name)
                 raise
         raise refusal or LogonError("there is no account for this domain.", code="no-credential")
 
     async def _keep(self, enumeration: Enumeration, generation: int, ous: tuple[str, ...]) -> None:
         tools = self._tools
-        results = make_enumeration_results(enumeration, enumeration.computers, generation=generation)
+        results = await asyncio.to_thread(
+            make_enumeration_results, enumeration, enumeration.computers, generation=generation
+        )
         # The report is on disk before the work counts as done: a crash in between repeats, and never skips.
         await tools.report(EnumerationReport(report_id(), results=results))
         kept = KeptEnumeration(
@@ -248,19 +213,20 @@ class DirectoryWatch:
         self._is_cursor_lost = False
         self._following.reset()
         self._followed_at_beat = tools.beats
-        tools.completed.complete(ENUMERATION, generation)
         self._forget_unread()
         logger.info("enumerated %s: %d computers", enumeration.domain_name, len(enumeration.computers))
 
     # Following.
 
-    async def _follow(self) -> None:
+    async def follow(self, domain: Domain) -> None:
+        """Ask what has changed, once after each check-in. An unchanged directory is told to nobody."""
         tools = self._tools
         holdings = tools.checkin.holdings
-        domain = self._domains.domain
-        kept = self._kept_of(domain)
-        credentials = holdings.for_domain(domain.name) if domain is not None else ()
-        if domain is None or kept is None or kept.enumeration.cursor is None or not credentials:
+        kept = self.kept
+        credentials = holdings.for_domain(domain.name)
+        if self._followed_at_beat == tools.beats or not self._following.due():
+            return
+        if kept is None or kept.enumeration.cursor is None or not credentials:
             return
         if self._is_cursor_lost or kept.ous != holdings.scope.ous or self._accounts(credentials) == self._refused_with:
             return
@@ -271,7 +237,7 @@ class DirectoryWatch:
         except LogonError as error:
             if not error.retryable:
                 self._refused_with = self._accounts(credentials)
-                await self._report_failure(error.code, error.detail, None, domain)
+                await self._report_failure(error, None, domain)
             self._not_followed(error)
         except DirectoryError as error:
             if error.code != CURSOR_LOST:
@@ -279,7 +245,7 @@ class DirectoryWatch:
                 return
             logger.warning("%s cannot tell what has changed since then: it is read in full", domain.name)
             self._is_cursor_lost = True
-            await self._read_if_owed()
+            await self.read_if_owed(domain)
         except MspError as error:
             self._not_followed(error)
         else:
@@ -298,10 +264,12 @@ class DirectoryWatch:
 
     async def _take(self, domain: Domain, kept: KeptEnumeration, changes: EnumerationChanges) -> None:
         tools = self._tools
-        known = {computer.object_guid: computer for computer in kept.enumeration.computers}
+        now_at = evolve(kept, sees_removals=changes.complete)
+        # What did not change is not looked at: a big site has a hundred thousand computers.
+        named = {entry.object_guid for entry in changes.changed} | {entry.object_guid for entry in changes.removed}
+        known = {entry.object_guid: entry for entry in kept.enumeration.computers if entry.object_guid in named}
         changed = tuple(entry for entry in changes.changed if _essence(entry) != _essence(known.get(entry.object_guid)))
         removed = tuple(entry for entry in changes.removed if entry.object_guid in known)
-        now_at = evolve(kept, sees_removals=changes.complete)
         if not changed and not removed:
             # Not worth a write: from the older place the same is asked once more.
             nothing = evolve(changes, changed=(), removed=())
@@ -345,29 +313,34 @@ class DirectoryWatch:
         if error.code in _NO_ANSWER:
             self._domains.doubt()
         if self._reported_failure != error.code:
-            await self._report_failure(error.code, error.detail, None, domain)
+            await self._report_failure(error, None, domain)
             self._reported_failure = error.code
 
-    async def _failed_for_good(self, code: str, detail: str, generation: int, domain: Domain | None = None) -> None:
-        self.problems["enumeration"] = code
-        logger.error("the directory was not read (%s): %s", code, detail)
-        await self._report_failure(code, detail, generation, domain)
-        self._tools.completed.complete(ENUMERATION, generation)
-        if domain is not None:
-            self._forget_unread()
+    async def _failed_for_good(self, error: MspError, generation: int, domain: Domain) -> None:
+        self.problems["enumeration"] = error.code
+        logger.error("%s was not read (%s): %s", domain.name, error.code, error.detail)
+        await self._report_failure(error, generation, domain)
+        self._unread = UnreadDomain(generation)
+        self._tools.state.save(self._unread_file, self._unread)
 
     def _forget_unread(self) -> None:
         if self._unread is not None:
             self._unread = None
-            self._tools.state.remove("unread-domain")
+            self._tools.state.remove(self._unread_file)
 
-    async def _report_failure(self, code: str, detail: str, generation: int | None, domain: Domain | None) -> None:
+    async def _report_failure(self, error: MspError, generation: int | None, domain: Domain) -> None:
+        """Say why, and what each controller answered."""
         failure = EnumerationFailure(
-            code=code,
-            detail=detail,
-            remedy=remedy_of(code),
-            controllers_tried=tuple(controller.fqdn for controller in domain.controllers) if domain else (),
+            code=error.code,
+            detail=error.detail,
+            remedy=remedy_of(error.code),
+            controllers_tried=tuple(controller.fqdn for controller in domain.controllers),
             generation=generation,
+            domain_name=domain.name,
+            failures=tuple(
+                FailedController(entry.controller, entry.code, entry.detail, entry.door or None)
+                for entry in self._failures[-MOST_FAILURES:]
+            ),
         )
         await self._tools.report(EnumerationReport(report_id(), failed=failure))
 

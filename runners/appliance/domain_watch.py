@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from attrs import evolve
 
 from msp_sdk.discovery.evidence import CLOCK_SKEW, ENTRA_HINT
 from msp_sdk.errors import DiscoveryError
-from msp_sdk.models.domain import CONTROLLER_FAILED, Domain, DomainDiscovery, make_discovery_report
+from msp_sdk.models.domain import CONTROLLER_FAILED, Domain, DomainController, DomainDiscovery, make_discovery_report
 from runners.appliance.network_marks import NetworkMarks
 from runners.appliance.wiring import Tools, report_id
 
@@ -42,17 +43,27 @@ class DomainWatch:
         self.problems: dict[str, str] = {}
 
     @property
+    def found(self) -> tuple[Domain, ...]:
+        """The domains that were found, the most certain first."""
+        return self.discovery.domains if self.discovery is not None else ()
+
+    @property
+    def held(self) -> tuple[Domain, ...]:
+        """Those that a credential is for."""
+        holdings = self._tools.checkin.holdings
+        return tuple(domain for domain in self.found if holdings.for_domain(domain.name))
+
+    @property
     def domain(self) -> Domain | None:
         """The believed domain: the first that a credential is for, else the most certain; or None."""
-        if self.discovery is None:
-            return None
-        holdings = self._tools.checkin.holdings
-        held = (domain for domain in self.discovery.domains if holdings.for_domain(domain.name))
-        return next(held, self.discovery.best)
+        return next(iter((*self.held, *self.found)), None)
+
+    def _tell(self) -> None:
+        self._tools.domain, self._tools.domains = self.domain, self.found
 
     async def discover(self) -> None:
         """Look for the domain when it is time to; keep the last good answer."""
-        self._tools.domain = self.domain
+        self._tell()
         await self._look_at_the_network()
         if not self._looking.due():
             return
@@ -65,23 +76,28 @@ class DomainWatch:
                 logger.warning("discovery: %s", error)
             self.problems["discovery"] = error.code
             return
-        believed = self.domain
-        if believed is not None and self._is_missing(believed, found):
-            # It is out of reach, and no other network speaks against it: the last good answer stays.
-            self._looking.failed()
+        missing = self._missing_in(found)
+        if missing:
+            # Out of reach, and nothing speaks against them: the last good answer stays.
             if self.problems.get("discovery") != "unreachable-controller":
-                logger.warning("the domain %s does not answer now; the last good discovery stays", believed.name)
+                names = ", ".join(domain.name for domain in missing)
+                logger.warning("%s: no controller answers now; the last good discovery stays", names)
             self.problems["discovery"] = "unreachable-controller"
-            return
-        self.problems.pop("discovery", None)
-        if found.best is None:
+            if found.best is None:
+                self._looking.failed()
+                return
+            found = evolve(found, domains=_by_confidence((*found.domains, *missing)))
+        else:
+            self.problems.pop("discovery", None)
+        if missing or found.best is None:
             self._looking.failed()
         else:
             self._looking.succeeded(VERIFY_AGAIN_S)
+        if found.best is not None:
             found = _with_names_of(self.discovery, found)
             self._tools.state.save("discovery", found)
         self.discovery = found
-        self._tools.domain = self.domain
+        self._tell()
         self._judge_clock()
         await self._report(found)
 
@@ -107,7 +123,7 @@ class DomainWatch:
             for entry in self.discovery.domains
         )
         self.discovery = evolve(self.discovery, domains=named)
-        self._tools.domain = self.domain
+        self._tell()
         self._tools.state.save("discovery", self.discovery)
         await self._report(self.discovery)
 
@@ -122,19 +138,23 @@ class DomainWatch:
             logger.info("the network has changed: the domain is looked for again")
             self._looking.reset()
 
-    def _is_missing(self, believed: Domain, found: DomainDiscovery) -> bool:
-        """True when the domain that we believe in did not answer, and nothing takes its place.
+    def _missing_in(self, found: DomainDiscovery) -> tuple[Domain, ...]:
+        """The domains that we believe in, that did not answer, and whose place nothing takes.
 
         Another domain takes it only while nobody has given a credential for the one that we believe in.
         """
-        if any(domain.name == believed.name for domain in found.domains):
-            return False
-        return found.best is None or bool(self._tools.checkin.holdings.for_domain(believed.name))
+        names = {domain.name for domain in found.domains}
+        believed = self.held if found.best is not None else self.found
+        return tuple(domain for domain in believed if domain.name not in names)
 
     async def _report(self, found: DomainDiscovery) -> None:
-        if _essence(found) != _essence(self._reported):
+        if essence(found) != essence(self._reported):
             await self._tools.report(make_discovery_report(report_id(), found))
             self._reported = found
+
+
+def _by_confidence(domains: Iterable[Domain]) -> tuple[Domain, ...]:
+    return tuple(sorted(domains, key=lambda domain: -domain.confidence))
 
 
 def _with_names_of(before: DomainDiscovery | None, found: DomainDiscovery) -> DomainDiscovery:
@@ -148,8 +168,15 @@ def _with_names_of(before: DomainDiscovery | None, found: DomainDiscovery) -> Do
     )
 
 
-def _essence(discovery: DomainDiscovery | None) -> object:
-    """What of a discovery is worth a report: everything but when it was made, in which order controllers are tried."""
+def _lasting(controller: DomainController) -> DomainController:
+    return evolve(controller, addresses=tuple(sorted(controller.addresses)), doors=())
+
+
+def essence(discovery: DomainDiscovery | None) -> object:
+    """What of a discovery is worth a report: everything but when it was made, orders, and what flaps.
+
+    A door that opens and closes is told with the next thing that changes.
+    """
     if discovery is None:
         return None
     unmoving = datetime(1970, 1, 1, tzinfo=UTC)
@@ -158,7 +185,9 @@ def _essence(discovery: DomainDiscovery | None) -> object:
             domain,
             discovered_at=unmoving,
             evidence=(),
-            controllers=tuple(sorted(domain.controllers, key=lambda controller: controller.fqdn)),
+            certificates=tuple(sorted(domain.certificates, key=lambda seen: (seen.controller, seen.sha256))),
+            dns_servers=tuple(sorted(domain.dns_servers)),
+            controllers=tuple(sorted((_lasting(entry) for entry in domain.controllers), key=lambda entry: entry.fqdn)),
         )
         for domain in discovery.domains
     )

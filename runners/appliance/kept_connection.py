@@ -1,9 +1,9 @@
-"""The one connection to the directory that stays open between passes: a logon a minute fills the customer's log."""
+"""The connections that stay open between passes, one to a domain: a logon a minute fills the customer's log."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -11,6 +11,7 @@ from attrs import frozen
 
 from msp_sdk.checkin import Holdings
 from msp_sdk.directory.session import SkippedDoor
+from msp_sdk.enumeration import ControllerFailure
 from msp_sdk.errors import MspError
 from msp_sdk.models.checkin import SitePolicy
 from msp_sdk.models.computer import Enumeration, EnumerationChanges
@@ -46,6 +47,11 @@ class DirectoryReader(Protocol):
         """The ways in that were passed over before this one took us."""
         ...
 
+    @property
+    def failures(self) -> Sequence[ControllerFailure]:
+        """The controllers and doors that did not take us, and why, in order."""
+        ...
+
     async def enumerate(self) -> Enumeration:
         """Read all computers."""
         ...
@@ -69,8 +75,14 @@ class _Basis:
     scope: SiteScope
 
 
-class KeptConnection:
-    """Keeps at most one reader of a directory open.
+@frozen
+class _Open:
+    reader: DirectoryReader
+    basis: _Basis
+
+
+class KeptConnections:
+    """Keeps at most one reader of each domain open.
 
     It holds no secret: a credential's opener is called at the bind alone, which goes through the ledger.
 
@@ -80,42 +92,43 @@ class KeptConnection:
 
     def __init__(self, make: Callable[[Domain, Credential], DirectoryReader]) -> None:
         self._make = make
-        self._reader: DirectoryReader | None = None
-        self._basis: _Basis | None = None
+        self._open: dict[str, _Open] = {}
 
-    @property
-    def reader(self) -> DirectoryReader | None:
-        """What is open now."""
-        return self._reader
+    def reader(self, domain_name: str) -> DirectoryReader | None:
+        """What is open to a domain now."""
+        found = self._open.get(domain_name.casefold())
+        return found.reader if found else None
 
-    @property
-    def credential(self) -> Credential | None:
+    def credential(self, domain_name: str) -> Credential | None:
         """The account that the open one was made with."""
-        return self._basis.credential if self._basis else None
+        found = self._open.get(domain_name.casefold())
+        return found.basis.credential if found else None
 
     async def open(self, domain: Domain, credential: Credential, holdings: Holdings) -> DirectoryReader:
         """A reader of this domain with this account; the one that is open, if it is that one."""
-        basis = _Basis(domain.name.casefold(), credential, holdings.policy, holdings.scope)
-        if self._reader is None or self._basis != basis:
-            await self.close()
-            self._reader = await self._make(domain, credential).__aenter__()
-            self._basis = basis
-        return self._reader
+        basis = _basis(domain, credential, holdings)
+        found = self._open.get(basis.domain_name)
+        if found is None or found.basis != basis:
+            await self.close(domain.name)
+            found = _Open(await self._make(domain, credential).__aenter__(), basis)
+            self._open[basis.domain_name] = found
+        return found.reader
 
-    def is_ours(self, domain: Domain | None, holdings: Holdings) -> bool:
-        """True while nothing is open, or what is open rests on what still holds."""
-        basis = self._basis
-        if basis is None:
-            return True
-        return (
-            domain is not None
-            and basis.credential in (holdings.credentials or ())
-            and basis == _Basis(domain.name.casefold(), basis.credential, holdings.policy, holdings.scope)
-        )
+    async def let_go(self, domains: Iterable[Domain], holdings: Holdings) -> None:
+        """Close what rests on something that holds no more: another domain, account, policy or scope."""
+        held = [_basis(domain, entry, holdings) for domain in domains for entry in holdings.for_domain(domain.name)]
+        for name, found in tuple(self._open.items()):
+            if found.basis not in held:
+                await self.close(name)
 
-    async def close(self) -> None:
-        """End the connection, if there is one; it is gone when this returns."""
-        reader, self._reader, self._basis = self._reader, None, None
-        if reader is not None:
-            with contextlib.suppress(MspError):
-                await reader.__aexit__(None, None, None)
+    async def close(self, domain_name: str | None = None) -> None:
+        """End the connection to a domain, or all of them; they are gone when this returns."""
+        for name in tuple(self._open) if domain_name is None else (domain_name.casefold(),):
+            found = self._open.pop(name, None)
+            if found is not None:
+                with contextlib.suppress(MspError):
+                    await found.reader.__aexit__(None, None, None)
+
+
+def _basis(domain: Domain, credential: Credential, holdings: Holdings) -> _Basis:
+    return _Basis(domain.name.casefold(), credential, holdings.policy, holdings.scope)

@@ -12,8 +12,8 @@ from attrs import evolve, frozen
 from msp_sdk.models.computer import Enumeration, EnumerationChanges, apply_changes
 from runners.appliance.state import StateFiles
 
-_FULL = "enumeration"
-_CHANGES = "enumeration-changes"
+_FULL = "enumeration-"
+_CHANGES = "changes-"
 
 
 @frozen
@@ -64,17 +64,29 @@ def join_changes(before: EnumerationChanges | None, after: EnumerationChanges) -
     )
 
 
-class EnumerationFiles:
-    """Keeps an enumeration below the daemon's folder."""
+def kept_domains(state: StateFiles) -> tuple[str, ...]:
+    """The domains of which an enumeration is kept, folded."""
+    return state.names(_FULL)
 
-    def __init__(self, state: StateFiles) -> None:
+
+class EnumerationFiles:
+    """Keeps the enumeration of one domain below the daemon's folder.
+
+    Args:
+        state: Where.
+        domain_name: Folded.
+    """
+
+    def __init__(self, state: StateFiles, domain_name: str) -> None:
         self._state = state
+        self._full = f"{_FULL}{domain_name}"
+        self._since = f"{_CHANGES}{domain_name}"
         self._changes: EnumerationChanges | None = None
 
     def load(self) -> KeptEnumeration | None:
         """What was kept; None when there is nothing, or nothing that can be read."""
-        kept = self._state.load(_FULL, KeptEnumeration)
-        since = self._state.load(_CHANGES, KeptChanges)
+        kept = self._state.load(self._full, KeptEnumeration)
+        since = self._state.load(self._since, KeptChanges)
         if kept is None or since is None or since.full_at != kept.full_at:
             return kept
         self._changes = since.changes
@@ -87,11 +99,17 @@ class EnumerationFiles:
 
     def save_full(self, kept: KeptEnumeration) -> None:
         """Keep a full reading; changes of an earlier one are void with it."""
-        self._state.save(_FULL, kept)
-        self._state.remove(_CHANGES)
+        self._state.save(self._full, kept)
+        self._state.remove(self._since)
         self._changes = None
 
     def add_changes(self, kept: KeptEnumeration, changes: EnumerationChanges) -> None:
         """Keep what has changed since what was kept last."""
         self._changes = join_changes(self._changes, changes)
-        self._state.save(_CHANGES, KeptChanges(kept.full_at, self._changes))
+        self._state.save(self._since, KeptChanges(kept.full_at, self._changes))
+
+    def forget(self) -> None:
+        """Forget all of it: the domain is not ours any more."""
+        self._state.remove(self._full)
+        self._state.remove(self._since)
+        self._changes = None

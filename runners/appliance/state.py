@@ -45,7 +45,7 @@ class RolloutRecord:
 
 @frozen
 class UnreadDomain:
-    """A wish for an enumeration that was answered with "no domain": one that appears later is read then."""
+    """A wish for an enumeration that was answered with why this domain cannot be read."""
 
     generation: int
 
@@ -105,6 +105,11 @@ class StateFiles:
         """Forget a value; no harm when there is none."""
         with contextlib.suppress(OSError):
             self._path(name).unlink(missing_ok=True)
+
+    def names(self, prefix: str) -> tuple[str, ...]:
+        """What the kept values are called whose names begin so, without it and in order."""
+        found = (path.stem.removeprefix(prefix) for path in self.folder.glob("*.json") if path.stem.startswith(prefix))
+        return tuple(sorted(found))
 
     def load_discovery(self) -> DomainDiscovery | None:
         """The last discovery that found a domain."""

@@ -15,7 +15,7 @@ from msp_sdk.models.domain import Domain
 from msp_sdk.models.generation import ENUMERATION
 from msp_sdk.models.target import MergeResult, Target, TargetsReport
 from msp_sdk.wire.converter import dumps
-from runners.appliance.directory_watch import DirectoryWatch
+from runners.appliance.directories import Directories
 from runners.appliance.domain_watch import DomainWatch
 from runners.appliance.kept_enumeration import KeptEnumeration
 from runners.appliance.state import ReportedTargets
@@ -33,7 +33,7 @@ class Survey:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self.domains = DomainWatch(tools)
-        self.directory = DirectoryWatch(tools, self.domains)
+        self.directory = Directories(tools, self.domains)
         self.merge: MergeResult | None = None
         self._merged_from: object = None
         self._knock_at: dict[str, float] = {}
@@ -45,8 +45,8 @@ class Survey:
 
     @property
     def kept(self) -> KeptEnumeration | None:
-        """The last good reading of the directory, with what has changed since."""
-        return self.directory.kept
+        """The last good reading of the directory that was read last, with what has changed since."""
+        return max(self.directory.kept, key=lambda kept: kept.enumeration.enumerated_at, default=None)
 
     @property
     def problems(self) -> dict[str, str]:
@@ -59,11 +59,11 @@ class Survey:
         holdings = tools.checkin.holdings
         if holdings.credentials is None:
             return
-        if self.kept is None and not self._walks_alone():
+        if not self.directory.kept and not self._walks_alone():
             return
-        kept = self.kept
-        computers = kept.enumeration.computers if kept else None
-        generation = kept.generation if kept else None
+        kept = self.directory.kept
+        computers = self.directory.computers if kept else None
+        generation = self._generation()
         sources = (computers, generation, holdings.manual_targets, holdings.credentials, holdings.policy)
         if sources == self._merged_from and not self._to_knock_at(self.merge):
             return
@@ -71,7 +71,7 @@ class Survey:
             tools.merger(holdings.policy).merge,
             manual=holdings.manual_targets,
             credentials=holdings.credentials,
-            enumerated=kept.enumeration if kept else None,
+            enumerated=computers,
             previous=self.merge,
         )
         self._knock_soon_at_newcomers(merged)
@@ -108,13 +108,17 @@ class Survey:
 
     async def _report_targets(self, merged: MergeResult) -> None:
         tools = self._tools
-        generation = self.kept.generation if self.kept else tools.completed.completed.get(ENUMERATION, 0)
-        report = TargetsReport("", generation, merged.targets, merged.skipped)
+        report = TargetsReport("", self._generation(), merged.targets, merged.skipped)
         digest = hashlib.sha256(await asyncio.to_thread(dumps, report)).hexdigest()
         last = tools.state.load("reported-targets", ReportedTargets)
         if last is None or last.digest != digest:
             await tools.report(evolve(report, report_id=report_id()))
             tools.state.save("reported-targets", ReportedTargets(digest))
+
+    def _generation(self) -> int:
+        """Of the last wish that a reading, or its failure, has answered."""
+        answered = self._tools.completed.completed.get(ENUMERATION, 0)
+        return max((kept.generation for kept in self.directory.kept), default=answered)
 
     def _walks_alone(self) -> bool:
         """Discovery found no directory, and a person named hosts: there is work without one."""

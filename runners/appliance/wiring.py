@@ -38,7 +38,7 @@ from msp_sdk.windows.shell import HostPolicy, WindowsShells
 from msp_sdk.wire.http import HttpOptions
 from runners.appliance.backoff import Backoff
 from runners.appliance.clock import Clock
-from runners.appliance.kept_connection import KeptConnection
+from runners.appliance.kept_connection import KeptConnections
 from runners.appliance.network_marks import NetworkMarks, read_network_marks
 from runners.appliance.packages import PackageCache
 from runners.appliance.settings import ApplianceSettings
@@ -104,11 +104,12 @@ class Tools:
             options=DiscoveryOptions(resolvers=settings.resolvers, search=settings.search, sweep=settings.sweep)
         )
         self.domain: Domain | None = None
+        self.domains: tuple[Domain, ...] = ()
         # How many check-ins were answered: what is done once after each compares it.
         self.beats = 0
         self.draw = random.random
         self.network_marks: Callable[[], NetworkMarks] = lambda: read_network_marks(settings.resolvers, settings.search)
-        self.directory = KeptConnection(self.enumerator)
+        self.directory = KeptConnections(self.enumerator)
         self.posted = asyncio.Event()
         self.probing = ProbeOptions()
         self._credentials = _HeldCredentials(self.checkin)
@@ -153,7 +154,7 @@ class Tools:
         """Bind once at a controller: is the password still right, or is it the host that says no?"""
         # Only its own domain can judge it: a controller of another one would refuse it, and that would end it.
         wanted = (credential.domain_name or "").rstrip(".").casefold()
-        domain = self.domain if self.domain is not None and self.domain.name.casefold() == wanted else None
+        domain = next((domain for domain in self.domains if domain.name.casefold() == wanted), None)
         if domain is None:
             raise MspError("there is no controller to prove the credential at.", code="unreachable-controller")
         async with self.enumerator(domain, credential) as enumerator:
@@ -192,8 +193,15 @@ class Tools:
 
     async def reach(self, targets: Sequence[Target]) -> tuple[Target, ...]:
         """The targets, each looked up and knocked at now; an address that a person gave stays as it is."""
-        prober = ReachabilityProber(self.probing, resolve=self.resolver_of(self.domain).addresses)
+        prober = ReachabilityProber(self.probing, resolve=self._addresses)
         return tuple([target async for target in prober.probe(_without_found_address(target) for target in targets)])
+
+    async def _addresses(self, name: str) -> Sequence[str]:
+        """The addresses of a name: a domain's own servers know its names, the first one's everything else."""
+        folded = name.rstrip(".").casefold()
+        owners = [domain for domain in self.domains if folded.endswith(f".{domain.name.casefold()}")]
+        owner = max(owners, key=lambda domain: len(domain.name), default=self.domain)
+        return await self.resolver_of(owner).addresses(name)
 
     async def report(self, report: Report) -> None:
         """Keep a report; it is sent by whoever :attr:`posted` wakes. Work never waits for Central.

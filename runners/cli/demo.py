@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from msp_sdk.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
+    from msp_sdk.models.site import DeploymentStatus
     from runners.cli.demo_world import DemoWorld
+    from runners.cli.hosts import HostLine
     from runners.cli.view import LiveView, PlainView
 
 FAULTS = {
@@ -27,6 +29,7 @@ FAULTS = {
 }
 _POLL_S = 0.25
 _LONGEST_S = 180.0
+_NEWCOMER = "RECEPTION-99"
 
 
 def add_to(commands: Any) -> None:
@@ -102,6 +105,8 @@ async def _show(options: argparse.Namespace, folder: Path) -> int:
             await world.claim()
             await world.start_appliance()
             trouble = await _play_partner(world, view, options)
+            if not trouble:
+                await _let_one_join(world, view, options)
             if options.fault:
                 await _say_what_the_fault_did(world, view)
             mistakes = [] if trouble else await _say_summary(world, view)
@@ -125,14 +130,14 @@ async def _play_partner(world: DemoWorld, view: PlainView | LiveView, options: a
     try:
         async with asyncio.timeout(_LONGEST_S if options.exit_when_complete else None):
             while True:
-                phase, awaiting = await _look(world, view)
-                if phase == "complete":
+                status, _ = await _look(world, view)
+                if status.phase == "complete":
                     return None
-                if phase == "awaiting_credentials" and not given:
+                if status.phase == "awaiting_credentials" and not given:
                     await world.give_credential(wrong=options.fault == "wrong-password")
                     view.say(f"the partner stores one credential: {world.facts['username']}")
                     given = True
-                trouble = await _trouble(world, awaiting)
+                trouble = await _trouble(world, status.details.awaiting)
                 if trouble:
                     await _look(world, view)
                     return trouble
@@ -142,10 +147,39 @@ async def _play_partner(world: DemoWorld, view: PlainView | LiveView, options: a
         raise StateError(f"after {_LONGEST_S:.0f} s the site is still {status.phase}.", code="not-complete") from None
 
 
-async def _look(world: DemoWorld, view: PlainView | LiveView) -> tuple[str, tuple[str, ...]]:
-    status = await world.partner.status(world.site.site_id)
-    view.show(status, await world.hosts())
-    return status.phase, status.details.awaiting
+async def _let_one_join(world: DemoWorld, view: PlainView | LiveView, options: argparse.Namespace) -> None:
+    """A computer joins a site that was complete: it is listed, gets its system and address, and then its agent.
+
+    Raises:
+        StateError: With ``--exit-when-complete``: it took too long.
+    """
+    await world.let_join(_NEWCOMER)
+    view.say(f"{_NEWCOMER} joins the domain")
+    try:
+        async with asyncio.timeout(_LONGEST_S if options.exit_when_complete else None):
+            await _watch_host(world, view, ("skipped", "new"))
+            view.say(f"{_NEWCOMER} is listed as new; now it restarts")
+            await world.let_boot(_NEWCOMER)
+            await _watch_host(world, view, ("agent", None))
+            view.say(f"{_NEWCOMER} has its agent")
+    except TimeoutError:
+        raise StateError(f"after {_LONGEST_S:.0f} s {_NEWCOMER} has no agent.", code="not-complete") from None
+
+
+async def _watch_host(world: DemoWorld, view: PlainView | LiveView, wanted: tuple[str, str | None]) -> None:
+    """Look on until Central says this of the newcomer, and the site is complete again."""
+    while True:
+        status, hosts = await _look(world, view)
+        said = [(host.state, host.reason) for host in hosts if host.hostname.casefold() == _NEWCOMER.casefold()]
+        if said == [wanted] and status.phase == "complete":
+            return
+        await asyncio.sleep(_POLL_S)
+
+
+async def _look(world: DemoWorld, view: PlainView | LiveView) -> tuple[DeploymentStatus, tuple[HostLine, ...]]:
+    status, hosts = await world.partner.status(world.site.site_id), await world.hosts()
+    view.show(status, hosts)
+    return status, hosts
 
 
 async def _trouble(world: DemoWorld, awaiting: tuple[str, ...]) -> str | None:

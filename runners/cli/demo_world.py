@@ -26,7 +26,7 @@ from msp_sdk.wire.converter import decode_bytes, structure
 from runners.cli.hosts import HostLine, read_hosts
 from runners.cli.processes import Child
 
-# The appliance checks in every second here, instead of every minute.
+# The demo's appliance checks in every second, instead of every minute.
 INTERVAL_S = 1.0
 WRONG_PASSWORD = "not-the-password"  # noqa: S105 (a fault to show)
 
@@ -39,12 +39,14 @@ class WorldSpec:
         port: Central's; 0 takes a free one.
         with_directory: False: DNS names controllers that are dead.
         delay_s: Every answer of directory and hosts takes this much longer.
+        interval_s: Between check-ins.
     """
 
     computers: int = 40
     port: int = 0
     with_directory: bool = True
     delay_s: float = 0.0
+    interval_s: float = INTERVAL_S
 
 
 class DemoWorld:
@@ -128,7 +130,7 @@ class DemoWorld:
         return await self.partner.create_site(
             NewSite(
                 name="Northvalley Clinic",
-                checkin_interval_seconds=INTERVAL_S,
+                checkin_interval_seconds=self.spec.interval_s,
                 auto_rollout=AutoRollout(package.sha256),
                 # Hosts without an HTTPS listener are reached by NTLM inside WinRM's own encryption here.
                 allow_ntlm=True,
@@ -209,9 +211,28 @@ class DemoWorld:
     # What is true of the estate, and what Central says.
 
     async def ask_estate(self, question: str) -> Any:
-        """Ask the estate itself: ``accounts`` or ``machines``; or tell it to ``disable-account``."""
+        """Ask the estate itself, or tell it what to do: :mod:`msp_sdk.testing.estate` has the orders.
+
+        Raises:
+            StateError: It cannot do that.
+        """
         assert self._estate is not None  # noqa: S101 (it runs from the start on)
-        return json.loads(await self._estate.ask(question.encode()))
+        answer = json.loads(await self._estate.ask(question.encode()))
+        if isinstance(answer, dict) and set(answer) == {"error"}:
+            raise StateError(f"the estate refuses {question!r}: {answer['error']}", code="order-refused")
+        return answer
+
+    async def let_join(self, name: str) -> None:
+        """A computer joins the domain; it has no system and no address before :meth:`let_boot`."""
+        await self._let(f"join {name}")
+
+    async def let_boot(self, name: str) -> None:
+        """A computer that joined has restarted."""
+        await self._let(f"boot {name}")
+
+    async def _let(self, order: str) -> None:
+        await self.ask_estate(order)
+        self.facts["computers"] = await self.ask_estate("computers")
 
     async def hosts(self) -> tuple[HostLine, ...]:
         """Every host as Central lists it."""

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -16,6 +17,7 @@ from runners.cli.common import ask, can_ask, plain, read_password, read_text_fil
 if TYPE_CHECKING:
     from msp_sdk.directory.session import DirectoryOptions
     from msp_sdk.discovery import DomainDiscoverer
+    from msp_sdk.enumeration import ControllerFailure
     from msp_sdk.models.credential import Credential, TrustedCertificate
     from msp_sdk.models.domain import Domain, SeenCertificate
     from msp_sdk.network.logons import LogonLedger
@@ -53,6 +55,22 @@ def directory_options(options: argparse.Namespace) -> DirectoryOptions:
     from msp_sdk.directory.session import DirectoryOptions
 
     return DirectoryOptions(allow_ntlm=options.allow_ntlm)
+
+
+def tell_passed_over(failures: Sequence[ControllerFailure], *, quietly: bool) -> None:
+    """Say which controllers and doors were passed over: a line each at a terminal, one line in all elsewhere.
+
+    Args:
+        failures: In their order.
+        quietly: A program reads: a document is asked for, which may hold them.
+    """
+    named = [(f"{entry.controller} {entry.door}".strip(), entry) for entry in failures]
+    if sys.stderr.isatty():
+        for name, entry in named:
+            sys.stderr.write(f"{plain(f'passed over: {name} ({entry.code}): {entry.detail}')}\n")
+    elif named and not quietly:
+        shown = ", ".join(f"{name} ({entry.code})" for name, entry in named)
+        sys.stderr.write(f"{plain(f'passed over: {shown}')}\n")
 
 
 def state_folder() -> Path:

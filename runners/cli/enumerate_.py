@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from runners.cli.common import plain, print_json, print_line, print_table, progress
+from runners.cli.common import print_json, print_line, print_table, progress
 from runners.cli.directory import (
     add_directory_options,
     asking_for_trust,
@@ -15,6 +14,7 @@ from runners.cli.directory import (
     find_domain,
     make_credential,
     open_ledger,
+    tell_passed_over,
 )
 
 if TYPE_CHECKING:
@@ -70,20 +70,13 @@ async def _enumerate(options: argparse.Namespace) -> int:
                 return await enumerator.enumerate(), None, enumerator.failures
 
     enumeration, changes, failures = await asking_for_trust(domain, credential, read)
-    if sys.stderr.isatty():
-        for failure in failures:
-            sys.stderr.write(f"{plain(_skipped(failure))}\n")
+    tell_passed_over(failures, quietly=options.json)
     passed_over = tuple(failures) if options.json else None
     if changes is not None:
         _show_changes(changes, passed_over)
     if enumeration is not None:
         _show(enumeration, passed_over)
     return 0
-
-
-def _skipped(failure: ControllerFailure) -> str:
-    door = f" {failure.door}" if failure.door else ""
-    return f"passed over: {failure.controller}{door} ({failure.code}): {failure.detail}"
 
 
 def _show(enumeration: Enumeration, passed_over: tuple[ControllerFailure, ...] | None) -> None:

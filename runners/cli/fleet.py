@@ -17,10 +17,13 @@ from msp_sdk.secret import Secret
 from runners.cli.common import read_json_file, read_password, read_text_file
 from runners.cli.directory import (
     add_directory_options,
+    asking_for_trust,
+    directory_options,
     find_domain,
     make_credential,
     make_resolver,
     open_ledger,
+    tell_passed_over,
 )
 
 if TYPE_CHECKING:
@@ -80,7 +83,7 @@ async def open_fleet(options: argparse.Namespace) -> AsyncIterator[tuple[AgentDe
         MspError: The domain was not found, the credential was refused, a file is wrong.
     """
     from msp_sdk.deployment import AgentDeployer
-    from msp_sdk.enumeration import ADEnumerator
+    from msp_sdk.enumeration import ADEnumerator, EnumerationOptions
     from msp_sdk.windows.shell import HostPolicy, WindowsShells
 
     package, content = read_package(options)
@@ -88,9 +91,20 @@ async def open_fleet(options: argparse.Namespace) -> AsyncIterator[tuple[AgentDe
     async with contextlib.AsyncExitStack() as stack:
         if options.domain:
             domain = await find_domain(options, options.domain)
-            credential = await make_credential(options, domain, ledger)
-            enumerator = await stack.enter_async_context(ADEnumerator(domain, credential, ledger=ledger))
-            merged = await _domain_targets(enumerator, options)
+            how = EnumerationOptions(directory=directory_options(options))
+
+            async def read(credential: Credential) -> tuple[ADEnumerator, MergeResult]:
+                async with contextlib.AsyncExitStack() as begun:
+                    enumerator = ADEnumerator(domain, credential, ledger=ledger, options=how)
+                    await begun.enter_async_context(enumerator)
+                    merged = await _domain_targets(enumerator, options)
+                    # It is asked again when a host's refusal wants a proof.
+                    stack.push_async_exit(begun.pop_all())
+                    return enumerator, merged
+
+            enumerator, merged = await asking_for_trust(domain, await make_credential(options, domain, ledger), read)
+            credential = enumerator.credential
+            tell_passed_over(enumerator.failures, quietly=options.json)
 
             async def prove(_: Credential) -> None:
                 await enumerator.prove()

@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from runners.cli.demo_world import DemoWorld, wait_for_phase
+from runners.cli.demo_world import DemoWorld, WorldSpec, wait_for_phase
 from runners.cli.processes import Child
+from tests.chaos.waiting import LONGER_THAN_A_BACK_OFF_S, OFTEN_S, wait_for_check_ins
 from tests.lab.controller import DOMAIN, NETBIOS, run_samba_script
 
 PATIENCE_S = 60
@@ -44,7 +45,7 @@ class SambaWorld(DemoWorld):
     """
 
     def __init__(self, folder: Path, given: dict[str, Any]) -> None:
-        super().__init__(folder)
+        super().__init__(folder, WorldSpec(interval_s=OFTEN_S))
         self._given = given
         self.samba_folder = Path(given["folder"])
 
@@ -139,15 +140,15 @@ async def wrong_password(world: SambaWorld) -> dict[str, Any]:
 
     strikes = []
     await until(lambda: refused(stored.version), "the partner is told")
-    await asyncio.sleep(3)
+    await asyncio.sleep(LONGER_THAN_A_BACK_OFF_S)
     strikes.append(await world.strikes())
     await world.kill_appliance()
     await world.start_appliance()
-    await asyncio.sleep(3)
+    await wait_for_check_ins(world, 4)
     strikes.append(await world.strikes())
     retried = await world.partner.retry_credential(world.site.site_id, stored.id)
     await until(lambda: refused(retried.version), "the partner is told again")
-    await asyncio.sleep(2)
+    await wait_for_check_ins(world, 4)
     strikes.append(await world.strikes())
     return {"strikes": strikes, "at_hosts": await world.ask_estate("accounts")}
 

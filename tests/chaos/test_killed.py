@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from runners.cli.demo_world import DemoWorld, WorldSpec, wait_for_phase
+from tests.chaos.waiting import OFTEN_S
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +32,7 @@ async def assert_true_and_once(world: DemoWorld) -> None:
 def test_daemon_that_is_killed_in_each_phase_comes_back_and_finishes_with_nothing_twice(tmp_path: Path) -> None:
     async def run() -> None:
         killed_in = []
-        async with DemoWorld(tmp_path, WorldSpec(computers=24, delay_s=0.2)) as world:
+        async with DemoWorld(tmp_path, WorldSpec(computers=20, delay_s=0.15, interval_s=OFTEN_S)) as world:
             await world.claim()
             for index, phase in enumerate(WORK):
                 await world.start_appliance()
@@ -53,13 +54,13 @@ def test_daemon_and_central_that_are_killed_at_random_finish_with_nothing_twice(
     draw = random.Random(seed)  # noqa: S311 (moments, not secrets)
 
     async def run() -> None:
-        async with DemoWorld(tmp_path, WorldSpec(computers=20, delay_s=0.1)) as world:
+        async with DemoWorld(tmp_path, WorldSpec(computers=16, delay_s=0.1, interval_s=OFTEN_S)) as world:
             await world.claim()
             await world.start_appliance()
             await wait_for_phase(world, "awaiting_credentials")
             await world.give_credential()
             for _ in range(5):
-                await asyncio.sleep(draw.uniform(0.2, 1.5))
+                await asyncio.sleep(draw.uniform(0.2, 1.2))
                 await world.kill_appliance()
                 if draw.random() < 0.5:
                     await world.start_central(await world.kill_central())
@@ -74,9 +75,9 @@ def test_claim_that_is_killed_half_way_is_finished_by_the_next_start_as_the_same
     """Lesson 1: a claim whose reply was lost burns no code."""
 
     async def run() -> None:
-        async with DemoWorld(tmp_path, WorldSpec(computers=12)) as world:
+        async with DemoWorld(tmp_path, WorldSpec(computers=12, interval_s=OFTEN_S)) as world:
             code = await world.new_code()
-            for wait_s in (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.8):
+            for wait_s in (0.3, 0.4, 0.5, 0.6, 0.8):
                 await world.start_appliance(MSP_PROVISION_CODE=code.reveal(), MSP_CENTRAL=world.url)
                 await asyncio.sleep(wait_s)
                 await world.kill_appliance()

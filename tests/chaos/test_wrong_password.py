@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from attrs import evolve
 
 from msp_sdk.models.credential import NewCredential
 from msp_sdk.secret import Secret
 from runners.cli.demo_world import DemoWorld, WorldSpec, wait_for_phase
+from tests.chaos.waiting import LONGER_THAN_A_BACK_OFF_S, OFTEN_S, wait_for_check_ins
 
 pytestmark = pytest.mark.slow
 
@@ -27,18 +27,18 @@ async def wait_for_refusal(world: DemoWorld, version: int) -> None:
             if stored.version == version and stored.state == "refused":
                 assert stored.state_code == "wrong-password"
                 return
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.05)
 
 
 def test_wrong_password_is_tried_once_retried_once_and_then_corrected(tmp_path: Path) -> None:
     async def run() -> None:
-        async with DemoWorld(tmp_path, WorldSpec(computers=16)) as world:
+        async with DemoWorld(tmp_path, WorldSpec(computers=12, interval_s=OFTEN_S)) as world:
             await world.claim()
             await world.start_appliance()
             await wait_for_phase(world, "awaiting_credentials")
             stored = await world.give_credential(wrong=True)
             await wait_for_refusal(world, stored.version)
-            await asyncio.sleep(3)
+            await asyncio.sleep(LONGER_THAN_A_BACK_OFF_S)
             assert await logons(world) == (1, ["52e"])
 
             # The partner is told, and so is whoever looks at the site.
@@ -49,12 +49,12 @@ def test_wrong_password_is_tried_once_retried_once_and_then_corrected(tmp_path: 
             # A restart forgets nothing.
             await world.kill_appliance()
             await world.start_appliance()
-            await asyncio.sleep(3)
+            await wait_for_check_ins(world, 4)
             assert await logons(world) == (1, ["52e"])
 
             retried = await world.partner.retry_credential(world.site.site_id, stored.id)
             await wait_for_refusal(world, retried.version)
-            await asyncio.sleep(2)
+            await wait_for_check_ins(world, 4)
             assert await logons(world) == (2, ["52e", "52e"])
 
             await world.partner.rotate_credential(
@@ -82,8 +82,7 @@ def test_account_that_is_disabled_is_named_as_such_and_not_tried_again(tmp_path:
     """Lesson 28: what is refused for another reason than the password says so."""
 
     async def run() -> None:
-        spec = evolve(WorldSpec(), computers=12)
-        async with DemoWorld(tmp_path, spec) as world:
+        async with DemoWorld(tmp_path, WorldSpec(computers=12, interval_s=OFTEN_S)) as world:
             await world.claim()
             await world.start_appliance()
             await wait_for_phase(world, "awaiting_credentials")
@@ -94,9 +93,9 @@ def test_account_that_is_disabled_is_named_as_such_and_not_tried_again(tmp_path:
                     (told,) = await world.partner.credentials(world.site.site_id)
                     if told.state == "refused":
                         break
-                    await asyncio.sleep(0.1)
+                    await asyncio.sleep(0.05)
             assert told.state_code == "account-disabled"
-            await asyncio.sleep(2)
+            await wait_for_check_ins(world, 4)
             assert await logons(world) == (0, ["533"])
             assert stored.id == told.id
 

@@ -152,6 +152,31 @@ def test_a_full_report_leaves_other_domains_alone(site: Any) -> None:
     assert names(site) == ["OTHER", "SRV1"]
 
 
+def test_a_failure_is_of_its_own_domain_and_hides_no_other_one(site: Any) -> None:
+    domains = ("corp.example", "branch.example")
+    first, second = (discovered(f"d-{name}", name)["discovered_domain"] for name in domains)
+    taken(site, "domain-discovered", {"report_id": "d1", "discovered_domain": first, "other_domains": [second]})
+    for name in domains:
+        body = {
+            "domain_name": name,
+            "username": f"svc@{name}",
+            "password": "x" * 12,
+            "credential_type": "service_account",
+        }
+        assert site.partner.post(f"/api/sites/{site.site_id}/domain-credentials", json=body).status_code == 201
+    failed = {"code": "certificate-untrusted", "detail": "in words", "domain_name": "BRANCH.example"}
+    failed["failures"] = [{"controller": "dc1.branch.example", "code": "certificate-untrusted", "door": "ldaps"}]  # type: ignore[assignment]
+    taken(site, "enumeration-results", {"report_id": "f1", "failed": failed})
+
+    def awaiting() -> list[str]:
+        answer = site.partner.get(f"/api/sites/{site.site_id}/deployment-status").json()
+        return [slug for slug in answer["details"]["awaiting"] if slug.startswith("enumeration")]
+
+    assert awaiting() == ["enumeration"], "of the first domain nobody has said anything yet"
+    taken(site, "enumeration-results", full("e1", computer("SRV1")))
+    assert awaiting() == []
+
+
 def test_a_full_report_of_some_units_leaves_the_rest_of_the_domain_alone(site: Any) -> None:
     inside, outside = computer("IN", ou_path="Clinic/Servers"), computer("OUT", ou_path="HQ")
     taken(site, "enumeration-results", full("e1", inside, outside))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from msp_sdk.network.kerberos import is_installed
@@ -37,7 +41,6 @@ def _kerberos() -> None:
 
 @pytest.fixture
 def given(samba, tmp_path) -> dict[str, Any]:
-    samba.reset_bad_password_count(ACCOUNT)
     return {
         "username": samba.username,
         "password": samba.password,
@@ -48,15 +51,58 @@ def given(samba, tmp_path) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def log_on(samba, given):
-    def call(**more: Any) -> dict[str, Any]:
-        done = samba.run(sys.executable, str(INSIDE), stdin=json.dumps({**given, **more}))
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        found: dict[str, Any] = json.loads(done.stdout)
+class Inside:
+    """The process that logs on; each order has a ledger and a session of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def tell(self, order: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+
+    def ask(self, order: dict[str, Any]) -> dict[str, Any]:
+        self.tell(order)
+        assert self.process.stdout is not None
+        found: dict[str, Any] = json.loads(self.process.stdout.readline())
+        assert "broke" not in found, found["broke"]
         return found
 
+
+@contextmanager
+def inside_of(samba) -> Iterator[Inside]:
+    with subprocess.Popen(
+        ["ip", "netns", "exec", samba.namespace, sys.executable, str(INSIDE)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield Inside(process)
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def inside(samba) -> Iterator[Inside]:
+    with inside_of(samba) as found:
+        yield found
+
+
+@pytest.fixture
+def log_on(inside, given):
+    def call(**more: Any) -> dict[str, Any]:
+        return inside.ask({**given, **more})
+
     return call
+
+
+@pytest.fixture
+def strikes(samba):
+    """How many wrong passwords the controller has counted since the test began."""
+    samba.reset_bad_password_count(ACCOUNT)
+    return lambda: samba.bad_password_count(ACCOUNT)
 
 
 def test_kerberos_is_the_first_door_and_needs_no_certificate(log_on):
@@ -98,7 +144,7 @@ def test_nothing_of_a_sealed_session_is_in_clear_on_the_wire(samba, log_on, door
     assert b"supportedsaslmechanisms" in bytes.fromhex(log_on(**asked, in_clear=True)["recorded"]["389"]).lower()
 
 
-def test_a_wrong_password_with_every_door_open_costs_one_strike(samba, log_on):
+def test_a_wrong_password_with_every_door_open_costs_one_strike(strikes, log_on):
     # lesson 32: a library that negotiates makes two of it, a second KDC three.
     found = log_on(password="not-this-one", times=3)
     assert [end["error"] for end in found["ends"]] == [
@@ -108,20 +154,18 @@ def test_a_wrong_password_with_every_door_open_costs_one_strike(samba, log_on):
     ]
     assert {end["code"] for end in found["ends"]} == {"wrong-password"}
     assert found["ends"][0]["password_right"] is False
-    assert samba.bad_password_count(ACCOUNT) == 1
+    assert strikes() == 1
 
 
 @pytest.mark.parametrize("door", ALL_DOORS)
-def test_a_wrong_password_costs_one_strike_at_each_door_alone(samba, log_on, door):
+def test_a_wrong_password_costs_one_strike_at_each_door_alone(strikes, log_on, door):
     # Samba counts none for NTLM with a UPN.
     (end,) = log_on(password="not-this-one", doors=[door], username=r"NORTHVALLEY\svc-msp")["ends"]
     assert (end["error"], end["code"]) == ("LogonRejectedError", "wrong-password")
-    assert samba.bad_password_count(ACCOUNT) == 1
+    assert strikes() == 1
 
 
-def test_the_command_line_costs_one_strike_too_and_asks_for_no_certificate(samba, tmp_path):
-    samba.reset_bad_password_count(ACCOUNT)
-
+def test_the_command_line_costs_one_strike_too_and_asks_for_no_certificate(samba, strikes, tmp_path):
     def enumerate_(password: str, *more: str) -> subprocess.CompletedProcess[str]:
         return samba.run(
             *("env", f"XDG_STATE_HOME={tmp_path}", f"MSP_PASSWORD={password}", sys.executable, "-m", "runners.cli"),
@@ -132,7 +176,7 @@ def test_the_command_line_costs_one_strike_too_and_asks_for_no_certificate(samba
     refused = [enumerate_("not-this-one") for _ in range(2)]
     assert [end.returncode for end in refused] == [1, 1]
     assert "password was refused" in refused[0].stderr
-    assert samba.bad_password_count(ACCOUNT) == 1
+    assert strikes() == 1
     done = enumerate_(samba.password, "--try-again")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["source"] == "dc1.northvalley.test kerberos"
@@ -190,7 +234,7 @@ def test_a_kdc_that_never_answers_costs_no_attempt(log_on):
     assert found["state"] == "unproven"
 
 
-def test_an_answer_lost_after_the_password_was_used_is_repeated_once_and_never_twice(samba, log_on):
+def test_an_answer_lost_after_the_password_was_used_is_repeated_once_and_never_twice(log_on):
     # The first request asks what is needed, the second carries the proof: its answer is lost.
     ends = [log_on(between={"389": 99, "88": 1, "636": 99}, patience_s=1.5)["ends"][0] for _ in range(3)]
     assert [(end["error"], end["code"]) for end in ends] == [
@@ -221,30 +265,26 @@ def test_ntlm_is_used_only_where_it_is_allowed(log_on):
 
 def test_an_interrupt_during_the_kdcs_answer_leaves_no_worker(samba, given):
     order = {**given, "between": {"389": 99, "88": 0}, "doors": ["kerberos"], "patience_s": 30.0}
-    process = subprocess.Popen(
-        ["ip", "netns", "exec", samba.namespace, sys.executable, str(INSIDE)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(order))
-    process.stdin.close()
-    until = time.monotonic() + 20
-    while not (workers := _workers(process.pid)):
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    process.wait(timeout=20)
-    while any(Path(f"/proc/{pid}").exists() for pid in workers):
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    with inside_of(samba) as found:
+        process = found.process
+        found.tell(order)
+        until = time.monotonic() + 20
+        while not (workers := _workers(process.pid)):
+            assert process.poll() is None, "it ended before it asked the KDC"
+            assert time.monotonic() < until, "no worker was seen"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=20)
+        while any(psutil.pid_exists(pid) for pid in workers):
+            assert time.monotonic() < until, "a worker outlived its parent"
+            time.sleep(0.02)
 
 
 def _workers(parent: int) -> list[int]:
     """The worker processes of a process."""
-    listed = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True, check=False
-    )
-    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "kerberos_worker" in line]
+    found = []
+    for child in psutil.Process(parent).children(recursive=True):
+        # Its words are read whole: a listing may cut them off at the width of some terminal.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [child.pid for word in child.cmdline() if "kerberos_worker" in word]
+    return found

@@ -15,9 +15,16 @@ from typing import Any, Self
 import pytest
 
 from msp_sdk.directory.session import SkippedDoor
+from msp_sdk.enumeration import ControllerFailure
 from msp_sdk.errors import MspError
 from msp_sdk.models.computer import Computer, Enumeration, EnumerationChanges, RemovedComputer
-from msp_sdk.models.credential import Credential, NewDomainCredential, StoredCredential, TrustedCertificate
+from msp_sdk.models.credential import (
+    Credential,
+    CredentialType,
+    NewDomainCredential,
+    StoredCredential,
+    TrustedCertificate,
+)
 from msp_sdk.models.domain import Domain
 from msp_sdk.models.provision import Enrolment, ProvisionRequest
 from msp_sdk.models.rollout import NewRollout, Rollout
@@ -29,7 +36,7 @@ from msp_sdk.testing.estate import Estate, EstateSpec, RunningEstate
 from runners.appliance.claiming import claim
 from runners.appliance.clock import Clock
 from runners.appliance.daemon import Daemon
-from runners.appliance.kept_connection import KeptConnection
+from runners.appliance.kept_connection import KeptConnections
 from runners.appliance.settings import ApplianceSettings
 from runners.appliance.survey import Survey
 from runners.appliance.wiring import Tools, open_tools
@@ -86,7 +93,9 @@ class ApplianceLab:
         await Daemon(tools, 60).check_in()
         await tools.checkin.flush()
 
-    async def give_credential(self, password: str | None = None) -> StoredCredential:
+    async def give_credential(
+        self, password: str | None = None, credential_type: CredentialType = "service_account"
+    ) -> StoredCredential:
         assert self.estate is not None
         return await self.partner.create_domain_credential(
             self.site_id,
@@ -94,7 +103,7 @@ class ApplianceLab:
                 domain_name=self.estate.spec.domain,
                 username=self.estate.credential.upn,
                 password=Secret(password or self.estate.credential.password),
-                credential_type="service_account",
+                credential_type=credential_type,
                 trusted_certificates=tuple(
                     TrustedCertificate(sha256=server.certificate_sha256) for server in self.estate.directories
                 ),
@@ -160,8 +169,7 @@ def computer(name: str, role: str = "server", **more: Any) -> Computer:
         is_server=is_server,
         is_workstation=is_workstation,
         is_domain_controller=False,
-        domain_name=DOMAIN,
-        **{"os_name": "Windows Server 2022", **more},
+        **{"os_name": "Windows Server 2022", "domain_name": DOMAIN, **more},
     )
 
 
@@ -228,6 +236,11 @@ class ScriptedReader:
     def skipped_doors(self) -> tuple[SkippedDoor, ...]:
         return (SkippedDoor("dc1", "kerberos", "no-kerberos", "the extra is missing"),)
 
+    @property
+    def failures(self) -> list[ControllerFailure]:
+        failed = self._directory.failure or self._directory.logon_failure
+        return [ControllerFailure("dc1", failed.code, failed.detail)] if failed else []
+
     def _connect(self, what: str) -> None:
         self._directory.asked.append(what)
         if not self._is_bound:
@@ -242,7 +255,8 @@ class ScriptedReader:
     async def enumerate(self) -> Enumeration:
         self._connect("full")
         found = self._directory
-        return Enumeration(DOMAIN, tuple(found.computers.values()), datetime.now(UTC), "dc1 ldaps", cursor=found.cursor)
+        name, computers = self._domain.name, tuple(found.computers.values())
+        return Enumeration(name, computers, datetime.now(UTC), "dc1 ldaps", cursor=found.cursor)
 
     async def changes(self, since: str) -> EnumerationChanges:
         self._connect(since)
@@ -251,7 +265,7 @@ class ScriptedReader:
             raise found.changes_failure
         news = found.log[int(since[1:]) :]
         return EnumerationChanges(
-            DOMAIN,
+            self._domain.name,
             tuple(entry for _, entry in news if entry is not None),
             tuple(RemovedComputer(guid, "deleted") for guid, entry in news if entry is None and found.complete),
             since,
@@ -272,7 +286,7 @@ class Watched:
         self.lab = lab
         self.tools = tools
         self.directory = directory
-        tools.directory = KeptConnection(directory.reader)
+        tools.directory = KeptConnections(directory.reader)
         tools.draw = lambda: 0.5
         self.survey = Survey(tools)
 

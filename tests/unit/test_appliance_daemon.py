@@ -23,7 +23,7 @@ from msp_sdk.models.provision import Enrolment
 from msp_sdk.provisioning import save_config
 from msp_sdk.secret import Secret
 from runners.appliance.cycle import Cycle
-from runners.appliance.daemon import Daemon, run_appliance
+from runners.appliance.daemon import Daemon, happens, run_appliance
 from runners.appliance.settings import ApplianceSettings
 from runners.appliance.state import only_one
 from runners.appliance.wiring import EnrolmentMovedError, open_tools
@@ -163,7 +163,7 @@ def test_heartbeat_goes_on_while_a_directory_is_slow(open_lab: Callable[..., Any
     """Lesson 37, with threads that really block."""
 
     async def run() -> None:
-        async with open_lab(checkin_interval_seconds=1) as lab:
+        async with open_lab(checkin_interval_seconds=0.3) as lab:
             await lab.give_credential()
             for server in lab.estate.directories:
                 server.faults.delay_s = 1.0
@@ -173,7 +173,7 @@ def test_heartbeat_goes_on_while_a_directory_is_slow(open_lab: Callable[..., Any
                     while len(seen) < 4:
                         (appliance,) = await lab.partner.appliances(lab.site_id)
                         seen.add(appliance.last_seen_at)
-                        await asyncio.sleep(0.1)
+                        await asyncio.sleep(0.02)
                 assert tools.completed.completed.get("enumeration", 0) == 0, "the work was still under way"
 
     asyncio.run(run())
@@ -435,5 +435,28 @@ def test_one_pass_with_a_bad_key_says_so(tmp_path: Path) -> None:
             settings, _ = place(tmp_path, central.port)
             with pytest.raises(NotEnrolledError):
                 await run_appliance(settings, once=True)
+
+    asyncio.run(run())
+
+
+def test_a_loop_that_is_told_to_end_ends_though_its_event_comes_in_the_same_moment() -> None:
+    """A cancellation that was lost left the daemon running for ever."""
+
+    async def wait_for_ever(event: asyncio.Event) -> None:
+        while True:
+            await happens(event, 60)
+            event.clear()
+
+    async def run() -> None:
+        for turns in range(5):
+            event = asyncio.Event()
+            loop = asyncio.create_task(wait_for_ever(event))
+            await asyncio.sleep(0)
+            event.set()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            loop.cancel()
+            done, _ = await asyncio.wait({loop}, timeout=5)
+            assert done, turns
 
     asyncio.run(run())

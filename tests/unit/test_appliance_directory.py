@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve
 
 from msp_sdk.testing.directory_data import make_computer_entry
+from msp_sdk.testing.windows_host import Machine
+from msp_sdk.testing.wsman import WsmanHost
 from runners.appliance.daemon import Daemon
 from runners.appliance.survey import Survey
 from runners.appliance.wiring import Tools
@@ -21,9 +24,8 @@ def binds(lab: Any) -> int:
 
 
 def everywhere(lab: Any, write: Callable[[Any], None]) -> None:
-    """Write at every controller: replication has arrived."""
-    for server in lab.estate.directories:
-        write(server.spec)
+    """Write at one controller; the others have it at once."""
+    write(lab.estate.directories[0].spec)
 
 
 def entry(lab: Any, os_name: str | None, **more: Any) -> Any:
@@ -114,7 +116,7 @@ def test_a_controller_that_is_lost_leaves_the_changes_to_another_one(open_lab: C
     """Lesson 23."""
 
     async def work(lab: Any, tools: Tools, survey: Survey) -> None:
-        reader = tools.directory.reader
+        reader = tools.directory.reader(lab.estate.spec.domain)
         assert reader is not None
         read_at = (reader.source or "").partition(".")[0]
         for server in lab.estate.directories:
@@ -157,5 +159,43 @@ def test_the_daemon_itself_lists_who_joins(open_lab: Callable[..., Any]) -> None
             finally:
                 work.cancel()
                 await asyncio.wait({work})
+
+    asyncio.run(run())
+
+
+def test_where_ldap_is_closed_a_controller_reads_its_directory_for_its_administrator(
+    open_lab: Callable[..., Any],
+) -> None:
+    """Lesson 23; no change can be asked for there, and the next full reading is by LDAP again."""
+
+    async def run() -> None:
+        async with open_lab() as lab, contextlib.AsyncExitStack() as stack, lab.tools() as tools:
+            survey = Survey(tools)
+            await lab.give_credential(credential_type="domain_admin")
+            await turn(lab, tools, survey)
+            assert survey.kept is not None
+            assert survey.kept.enumeration.cursor is not None
+            first = lab.estate.directories[0]
+            for server in lab.estate.directories:
+                await server.__aexit__(None, None, None)
+            controller = Machine("DC1", domain="NORTHVALLEY", dns_domain=lab.estate.spec.domain, is_controller=True)
+            controller.notes["directory"] = list(first.spec.entries)
+            certificate = lab.estate.ca.issue([f"dc1.{lab.estate.spec.domain}"])
+            address = first.address
+            host = WsmanHost(
+                controller,
+                lab.estate.accounts,
+                address=address,
+                http_port=5985,
+                https_port=5986,
+                certificate=certificate,
+            )
+            await stack.enter_async_context(host)
+            await turn(lab, tools, survey, 30 * 3600)
+            assert survey.kept.enumeration.source == f"dc1.{lab.estate.spec.domain} winrm", survey.problems
+            assert len(survey.kept.enumeration.computers) == 12
+            assert survey.kept.enumeration.cursor is None
+            assert lab.estate.credential.bad_password_count == 0
+            assert controller.violations == []
 
     asyncio.run(run())

@@ -17,7 +17,7 @@ from msp_sdk.network.resolver import render_server
 from msp_sdk.testing.dns import DnsServer, DnsZone
 from runners.appliance.cycle import Cycle
 from runners.appliance.daemon import Daemon
-from runners.appliance.kept_connection import KeptConnection
+from runners.appliance.kept_connection import KeptConnections
 
 DOMAIN = "northvalley.test"
 
@@ -137,7 +137,7 @@ def test_a_crash_between_changes_and_their_record_ends_in_a_full_reading_and_los
                 directory.put(scripted.fresh("PC7"))
                 await watched.turn()
                 await tools.checkin.flush()
-            (lab.settings.state_folder / "enumeration-changes.json").unlink()
+            (lab.settings.state_folder / f"changes-{DOMAIN}.json").unlink()
             async with lab.tools() as tools:
                 watched = scripted.watched(lab, tools, directory)
                 await watched.turn()
@@ -344,7 +344,7 @@ def test_the_daemon_follows_after_each_check_in_and_lets_go_when_it_is_told_to(
         async with open_lab(checkin_interval_seconds=0.2) as lab, lab.tools() as tools:
             await lab.give_credential()
             directory = scripted.directory("SRV1")
-            tools.directory = KeptConnection(directory.reader)
+            tools.directory = KeptConnections(directory.reader)
             work = asyncio.create_task(Daemon(tools, 0.2).run())
             try:
                 await until(lambda: "c0" in directory.asked)
@@ -375,7 +375,7 @@ def test_a_directory_step_that_fails_unforeseen_leaves_the_others_at_work(
         async with open_lab() as lab, lab.tools() as tools:
             await lab.give_credential()
             directory = scripted.directory("SRV1")
-            tools.directory = KeptConnection(directory.reader)
+            tools.directory = KeptConnections(directory.reader)
             cycle = Cycle(tools)
             await lab.beat(tools)
             await cycle.run()

@@ -42,14 +42,14 @@ def test_config_of_another_site_begins_anew_and_takes_nothing_along(open_lab: Ca
     """What one customer's network told us must not reach another customer's site."""
 
     async def run() -> None:
-        async with open_lab(checkin_interval_seconds=1) as lab:
+        async with open_lab(checkin_interval_seconds=0.3) as lab:
             await lab.give_credential()
             settings = evolve(lab.settings, ca_file=None)
-            other = await lab.partner.create_site(NewSite("Another clinic", checkin_interval_seconds=1))
+            other = await lab.partner.create_site(NewSite("Another clinic", checkin_interval_seconds=0.3))
             work = asyncio.create_task(run_appliance(settings))
             try:
                 state = settings.state_folder
-                await until((state / "enumeration.json").exists, 20)
+                await until((state / "enumeration-northvalley.test.json").exists, 20)
                 settings.outbox_folder.joinpath("000000099999-ScanReport.json").write_text(
                     '{"report_id": "left-over", "results": []}'
                 )
@@ -59,7 +59,7 @@ def test_config_of_another_site_begins_anew_and_takes_nothing_along(open_lab: Ca
                 settings.keys_file.write_bytes(elsewhere.keys_file.read_bytes())
                 save_config(settings.config, load_config(elsewhere.config))
                 await seen(lab, other.site_id)
-                assert not (state / "enumeration.json").exists()
+                assert not (state / "enumeration-northvalley.test.json").exists()
                 assert not settings.outbox_folder.joinpath("000000099999-ScanReport.json").exists()
                 assert (state / "logons.db").exists(), "strikes count for accounts, wherever we belong"
                 with sqlite3.connect(state / "logons.db") as ledger:
@@ -76,7 +76,7 @@ def test_config_of_another_site_begins_anew_and_takes_nothing_along(open_lab: Ca
 
 def test_sigterm_ends_the_daemon_in_seconds_though_a_thread_is_blocked(open_lab: Callable[..., Any]) -> None:
     async def run() -> None:
-        async with open_lab(checkin_interval_seconds=1) as lab:
+        async with open_lab(checkin_interval_seconds=0.3) as lab:
             await lab.give_credential()
             host, port = lab.estate.dns.server
             for server in lab.estate.directories:

@@ -12,6 +12,8 @@ import time
 
 import pytest
 
+from msp_sdk.wire.converter import decode_bytes
+
 MSP = [sys.executable, "-m", "runners.cli"]
 
 
@@ -161,6 +163,10 @@ def test_enumerate_reads_by_the_ca_and_by_a_password_file(estate, msp, tmp_path)
     (tmp_path / "ca.pem").write_text(estate.facts["ca_pem"])
     result = msp(*reading(estate, "--ca", "ca.pem", "--password-file", "password"))
     assert f"{len(estate.facts['computers'])} computers from" in result.stdout
+    # What was passed over is said in a pipe too, in one line.
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("passed over: ")
+    assert "kerberos (kdc-unreachable)" in line
 
 
 def test_enumerate_refuses_an_unknown_certificate_in_a_pipe(estate, msp):
@@ -172,9 +178,15 @@ def test_enumerate_refuses_an_unknown_certificate_in_a_pipe(estate, msp):
     assert estate.attempts == 0
 
 
-def test_enumerate_refuses_another_certificate_than_the_listed_one(estate, msp):
+def test_another_certificate_than_the_listed_one_is_refused_in_the_same_words(estate, msp, tmp_path):
     result = msp(*reading(estate, "--accept-certificate", "ab" * 32), code=1, MSP_PASSWORD=estate.facts["password"])
     assert "--accept-certificate" in result.stderr
+    (tmp_path / "agent.exe").write_bytes(decode_bytes(estate.facts["package_content"]))
+    (tmp_path / "manifest.json").write_text(json.dumps(estate.facts["package"]["manifest"]))
+    _, domain, *more = reading(estate, "--accept-certificate", "ab" * 32)
+    package = ("--package", "agent.exe", "--manifest", "manifest.json", "--package-version", "1")
+    planned = msp("plan", "--domain", domain, *more, *package, code=1, MSP_PASSWORD=estate.facts["password"])
+    assert "--accept-certificate" in planned.stderr
     assert estate.attempts == 0
 
 

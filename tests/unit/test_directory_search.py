@@ -103,8 +103,9 @@ def test_a_refusal_after_a_page_is_partial_and_before_any_entry_an_error():
     assert (caught.value.code, caught.value.retryable) == ("directory-failed", False)
 
 
-def test_a_busy_controller_may_be_asked_again():
-    session, _ = make_session(lambda _, message: done(message, None, 51))
+@pytest.mark.parametrize("code", [51, 52, 80])
+def test_a_controller_that_is_busy_or_in_trouble_may_be_asked_again(code):
+    session, _ = make_session(lambda _, message: done(message, None, code))
     with pytest.raises(DirectoryError) as caught:
         list(pages(session))
     assert caught.value.retryable
@@ -154,6 +155,26 @@ def test_more_entries_than_a_page_may_hold_are_refused():
     session, _ = make_session(answer, page_size=10)
     with pytest.raises(PartialResultError, match="longer than what was asked"):
         list(pages(session))
+    assert session.closed
+
+
+def test_many_empty_pages_that_go_on_are_no_circle():
+    # Few computers among very many other objects: the controller ends a page when it has looked at enough of them.
+    def answer(number: int, message: Message) -> bytes:
+        if number <= 200:
+            return done(message, b"at %d" % number)
+        return entry(message, "SRV1") + done(message, b"")
+
+    session, _ = make_session(answer)
+    assert [name for page in pages(session) for name in page] == ["SRV1"]
+
+
+def test_nonsense_before_any_entry_is_an_error_that_another_controller_may_mend():
+    session, _ = make_session(lambda *_: b"\x99" * 40)
+    with pytest.raises(DirectoryError) as caught:
+        list(pages(session))
+    assert not isinstance(caught.value, PartialResultError)
+    assert (caught.value.code, caught.value.retryable) == ("directory-failed", True)
     assert session.closed
 
 

@@ -42,7 +42,7 @@ from msp_sdk.testing.accounts import Account, Accounts
 from msp_sdk.testing.certificates import EstateCA
 from msp_sdk.testing.directory import DirectorySpec, LdapServer
 from msp_sdk.testing.directory_data import make_computer_entry
-from msp_sdk.testing.directory_faults import claim_huge, flip_byte
+from msp_sdk.testing.directory_faults import BROKEN, flip_byte
 
 DOMAIN = "northvalley.test"
 FQDN = f"dc1.{DOMAIN}"
@@ -343,6 +343,10 @@ async def test_an_empty_password_is_never_sent_as_an_anonymous_bind(lab):
     async with lab() as it:
         with pytest.raises(ConfigError, match="empty"):
             await it.open(make_credential(""))
+        # A terminal with another character set leaves halves of characters.
+        with pytest.raises(ConfigError, match="no text") as caught:
+            await it.open(make_credential("gehe\udce9m"))
+        assert "gehe" not in str(caught.value)
         assert it.server.binds == []
 
 
@@ -404,9 +408,11 @@ HOSTILE = {
     "entries after the end": {"entries_after_done": True},
     "byte by byte": {"drip_s": 0.05},
     "a good-bye": {"disconnect": "the controller is shutting down"},
-    "two gigabytes": {"garble": claim_huge},
+    "silence": {"silent": True},
+    "empty pages without an end": {"empty_pages": True},
     "a byte near the beginning": {"garble": flip_byte(2)},
     "a byte near the end": {"garble": flip_byte(-2)},
+    **{each.__name__: {"garble": each} for each in BROKEN},
 }
 
 
@@ -414,7 +420,7 @@ HOSTILE = {
 async def test_a_hostile_directory_ends_in_an_error_of_ours_and_never_in_a_short_list(lab, faults):
     # Lesson 24.
     async with lab(computers=250) as it:
-        it.options = attrs.evolve(it.options, receive_timeout_s=1)
+        it.options = attrs.evolve(it.options, receive_timeout_s=0.5)
         session = await it.open(make_credential())
         for name, value in faults.items():
             setattr(it.server.faults, name, value)

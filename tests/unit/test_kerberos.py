@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import contextlib
 import os
+import resource
 import socket
 import stat
 import threading
@@ -19,6 +20,7 @@ from msp_sdk.errors import DirectoryError
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import DomainController
 from msp_sdk.network import kerberos
+from msp_sdk.network.kdc_relay import KdcRelay
 from msp_sdk.network.kerberos import (
     KerberosFailure,
     KerberosLogon,
@@ -123,11 +125,17 @@ def worker_files():
     return {path.name for path in Path("/tmp").glob("msp-krb5-*")}  # noqa: S108 (where temporary folders lie)
 
 
+def folder_of(process):
+    """The private folder of a worker."""
+    environ = (Path(f"/proc/{process.pid}") / "environ").read_bytes().split(b"\0")
+    return Path(next(entry for entry in environ if entry.startswith(b"KRB5_CONFIG=")).decode().partition("=")[2]).parent
+
+
 @needs_extra
 def test_a_silent_kdc_ends_at_the_deadline_and_leaves_nothing(silent_kdc):
     logon = KerberosLogon(SVC, kdc="127.0.0.1", port=silent_kdc.port, service="ldap/dc1.corp.example", deadline_s=2.0)
     with logon:
-        process, folder = logon._process, Path(logon._folder.name)
+        process, folder = logon._process, folder_of(logon._process)
         assert stat.S_IMODE((folder / "krb5.conf").stat().st_mode) == 0o600
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert logon.take_ticket(Secret("hunter2-hunter2")) == KerberosFailure("ticket", None, key_used=False)
@@ -156,6 +164,84 @@ def test_a_worker_that_dies_is_a_failure_and_no_hang(silent_kdc):
     with logon:
         logon._process.kill()
         assert logon.take_ticket(Secret("x")) == KerberosFailure("ticket", None, key_used=False)
+
+
+@needs_extra
+def test_a_worker_is_heard_when_more_than_a_thousand_descriptors_are_open(silent_kdc):
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < 1200:
+        pytest.skip("no more than a thousand descriptors may be open here")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with KerberosLogon(
+            SVC, kdc="127.0.0.1", port=silent_kdc.port, service="ldap/dc1.corp.example", deadline_s=60.0
+        ) as logon:
+            assert logon._process.stdout.fileno() > 1024
+            logon._process.kill()
+            assert logon.take_ticket(Secret("x")) == KerberosFailure("ticket", None, key_used=False)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@needs_extra
+def test_a_machine_without_a_descriptor_left_is_a_kdc_out_of_reach_and_leaves_nothing():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    folders = worker_files()
+    logon = KerberosLogon(SVC, kdc="127.0.0.1", service="ldap/dc1.corp.example", deadline_s=5.0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 2, before[1]))
+    try:
+        with logon:
+            assert logon.take_ticket(Secret("x")) == KerberosFailure("ticket", None, key_used=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert worker_files() == folders
+
+
+def call_kdc(address, message):
+    with socket.create_connection(address, 5) as caller:
+        caller.sendall(len(message).to_bytes(4, "big") + message)
+        return caller.recv(65536)
+
+
+def test_a_request_to_a_kdc_goes_out_once_and_never_by_udp():
+    # lesson 32: a slow KDC would be sent the same proof of a wrong password again, and count each.
+    heard = []
+
+    def serve(listener):
+        for _ in range(2):
+            client, _ = listener.accept()
+            with client:
+                heard.append(client.recv(65536))
+                client.sendall(b"\0\0\0\x02ok")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        with KdcRelay("127.0.0.1", listener.getsockname()[1], deadline_s=20.0) as relay:
+            assert call_kdc(relay.address, b"first") == b"\0\0\0\x02ok"
+            assert call_kdc(relay.address, b"first") == b""
+            assert call_kdc(relay.address, b"second") == b"\0\0\0\x02ok"
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
+                caller.connect(relay.address)
+                caller.send(b"first")
+                caller.settimeout(5)
+                with pytest.raises(ConnectionRefusedError):
+                    caller.recv(1)
+        thread.join()
+    assert heard == [b"\0\0\0\x05first", b"\0\0\0\x06second"]
+
+
+@needs_extra
+def test_the_library_is_told_of_the_relay_alone(silent_kdc):
+    logon = KerberosLogon(SVC, kdc="127.0.0.1", port=silent_kdc.port, service="ldap/dc1.corp.example", deadline_s=5.0)
+    with logon:
+        text = (folder_of(logon._process) / "krb5.conf").read_text()
+    assert f":{silent_kdc.port}" not in text
+    assert "kdc = 127.0.0.1:" in text
 
 
 CONTROLLER = DomainController("dc1.corp.example", 389, ("127.0.0.1",))

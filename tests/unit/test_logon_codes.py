@@ -7,7 +7,6 @@ import pytest
 from msp_sdk.directory.logon_codes import (
     KDC_JUDGED,
     KDC_NOT_JUDGED,
-    PASSWORD_NOT_LOOKED_AT,
     PASSWORD_WAS_RIGHT,
     SUB_CODES,
     BindRefusal,
@@ -55,8 +54,15 @@ def test_channel_binding_and_signing_are_not_taken_for_a_wrong_password():
 
 
 def test_a_refusal_that_says_nothing_is_held_against_the_password():
-    assert judge_refusal(INVALID_CREDENTIALS, "").code == "wrong-password"
-    assert judge_refusal(INVALID_CREDENTIALS, text_of("9999")).code == "wrong-password"
+    assert judge_refusal(INVALID_CREDENTIALS, "") == BindRefusal("wrong-password", True, False)
+    # A sub-code that nobody knows: not tried again, and not called wrong either.
+    assert judge_refusal(INVALID_CREDENTIALS, text_of("9999")) == BindRefusal("wrong-password", True, None)
+
+
+def test_a_controller_that_reached_nobody_to_compare_with_and_a_wrong_clock_judged_nothing():
+    assert judge_refusal(INVALID_CREDENTIALS, text_of("51f")) == BindRefusal(None, password_judged=False)
+    skew = "80090324: LdapErr: DSID-0C0903C5, comment: AcceptSecurityContext error, data 0, v2580"
+    assert judge_refusal(INVALID_CREDENTIALS, skew) == BindRefusal("clock-skew", password_judged=False)
 
 
 def test_a_server_that_is_busy_judged_nothing_and_any_other_result_leaves_it_open():
@@ -102,4 +108,3 @@ def test_every_reason_is_in_the_table_and_no_error_is_judged_both_ways():
 
 def test_a_right_password_is_told_so_to_the_person():
     assert all(reason(code).title.startswith("The password is right, but") for code in PASSWORD_WAS_RIGHT)
-    assert PASSWORD_WAS_RIGHT.isdisjoint(PASSWORD_NOT_LOOKED_AT)

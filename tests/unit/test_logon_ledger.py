@@ -481,3 +481,19 @@ def test_processes_racing_with_a_wrong_password_cost_one_strike(path):
         racer.stdin = None
     ends = sorted(racer.communicate(timeout=60)[0].strip() for racer in racers)
     assert ends == ["struck"] + ["wrong-password"] * 3
+
+
+@pytest.mark.parametrize("end", ["refused", "unknown"])
+def test_a_logon_that_ends_after_its_version_was_forgotten_is_still_counted(tmp_path, end):
+    # A person asks for one more attempt while another process is at it.
+    ledger = LogonLedger(tmp_path / "logons.db")
+    credential = Credential.typed("svc@corp.example", Secret("x"))
+    with ledger.attempt(credential, place="controller", host="dc1") as attempt:
+        ledger.allow_one_more(credential)
+        if end == "refused":
+            attempt.refused("wrong-password")
+    if end == "unknown":
+        with ledger.attempt(credential, place="controller", host="dc1"):
+            pass
+    with pytest.raises(LogonNotAllowedError), ledger.attempt(credential, place="controller", host="dc2"):
+        pass
