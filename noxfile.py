@@ -30,6 +30,7 @@ TEST_TOOLS = (
     "pytest>=8",
     "pytest-benchmark>=5",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "tree-sitter>=0.25",
     "tree-sitter-powershell>=0.26",
 )
@@ -56,7 +57,8 @@ def test_extras(session: nox.Session) -> str:
 def tests(session: nox.Session) -> None:
     """All tests; arguments after ``--`` go to pytest."""
     install_package(session, *TEST_TOOLS, extras=test_extras(session))
-    session.run("pytest", *session.posargs)
+    # They wait for real servers more than they compute; a file stays together, because its tests share a controller.
+    session.run("pytest", *(session.posargs or ("-n", "3", "--dist", "loadfile")))
 
 
 @nox.session

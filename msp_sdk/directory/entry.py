@@ -9,11 +9,13 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from struct import Struct
 
 from attrs import field, frozen
 
 _FILETIME_EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
 _GUID_BYTES = 16
+_GUID_HEAD = Struct("<IHH")
 _SID_HEADER_BYTES = 8
 _SID_PART_BYTES = 4
 _HEX = frozenset("0123456789abcdefABCDEF")
@@ -139,8 +141,9 @@ def parse_guid(value: bytes | None) -> str | None:
     if value is None or len(value) != _GUID_BYTES:
         return None
     # The first three parts are little-endian.
-    first, second, third = value[3::-1].hex(), value[5:3:-1].hex(), value[7:5:-1].hex()
-    return f"{first}-{second}-{third}-{value[8:10].hex()}-{value[10:].hex()}"
+    first, second, third = _GUID_HEAD.unpack_from(value)
+    digits = value.hex()
+    return f"{first:08x}-{second:04x}-{third:04x}-{digits[16:20]}-{digits[20:]}"
 
 
 def parse_sid(value: bytes | None) -> str | None:

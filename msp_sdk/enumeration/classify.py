@@ -169,11 +169,13 @@ def classify(
     system = kind.system
     verdict = _verdict(
         kind,
-        is_cluster=_CLUSTER_SPN in names or (about is not None and _is_cluster(about)),
-        is_controller=kind.controller or _REPLICATION_SPN in names,
-        stale=stale,
-        has_name=fqdn is not None,
-        vendor_managed=system.vendor_managed or rules.vendor.names(hostname, about) or rules.vendor.holds(place),
+        (
+            _CLUSTER_SPN in names or (about is not None and _is_cluster(about)),
+            kind.controller or _REPLICATION_SPN in names,
+            stale,
+            fqdn is not None,
+            system.vendor_managed or rules.vendor.names(hostname, about) or rules.vendor.holds(place),
+        ),
     )
     return Computer(
         object_guid=parse_guid(first(guid)) or "",
@@ -218,9 +220,8 @@ def _kind_of(
 
 
 @lru_cache(_KEPT_COUNT)
-def _verdict(
-    kind: _Kind, *, is_cluster: bool, is_controller: bool, stale: bool, has_name: bool, vendor_managed: bool
-) -> _Verdict:
+def _verdict(kind: _Kind, signs: tuple[bool, bool, bool, bool, bool]) -> _Verdict:
+    is_cluster, is_controller, stale, has_name, vendor_managed = signs
     system = kind.system
     role: ComputerRole = "other"
     if is_controller and not is_cluster:

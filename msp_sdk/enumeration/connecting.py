@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
@@ -122,7 +123,8 @@ class Connector:
             LogonError: Refused or not allowed; no other controller is tried.
             DirectoryError: No controller could be asked.
         """
-        if self.session is not None and self.session.closed:
+        # To know it, the session looks at its socket, which belongs to the pool's thread.
+        if self.session is not None and await self.run(operator.attrgetter("closed"), self.session):
             await self.drop()
         return self.session or await self._connect(self.controllers)
 

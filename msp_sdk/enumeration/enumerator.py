@@ -33,7 +33,6 @@ from msp_sdk.enumeration.scope import Members, normalise_scope, read_members
 from msp_sdk.errors import (
     DirectoryError,
     DiscoveryError,
-    LogonNotAllowedError,
     MspError,
     PartialResultError,
     WindowsError,
@@ -284,12 +283,6 @@ class ADEnumerator:
             try:
                 target = controller_target(await self._connector.locate(controller), self.domain.name)
                 entries = await read_by_shell(shells, target, self.credential, self._connector.base_dn)
-            except LogonNotAllowedError as error:
-                if error.code != "credential-unproven":
-                    raise
-                raise _untried(
-                    closed, "WinRM on a controller was not tried: no controller has proven the credential."
-                ) from error
             except (WindowsError, WireError, DirectoryError, DiscoveryError) as error:
                 # No other LogonError is one of these: a refused password passes straight through.
                 failure = error

@@ -116,7 +116,7 @@ _TABLE = (
     Reason("dirsync-refused", "The directory does not give its changes by DirSync.", ""),
     Reason("deleted", "It was deleted from the directory.", ""),
     Reason("out-of-scope", "It is no longer in the part of the directory that is read.", ""),
-    Reason("not-in-directory", "The last full enumeration did not contain it.", ""),
+    Reason("not-in-directory", "The directory does not hold it any more.", ""),
     # Checks.
     Reason("not-applicable", "The check does not apply to this computer.", ""),
     Reason("bad-trusted-ca", "A CA that the site trusts cannot be read.", "Correct the site's trusted CAs."),

@@ -28,7 +28,7 @@ from msp_sdk.errors import (
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.reason import remedy_of
 from msp_sdk.models.target import Target
-from msp_sdk.network.logons import LogonAttempt, LogonLedger
+from msp_sdk.network.logons import LogonAttempt, LogonLedger, LogonPlace
 from msp_sdk.windows import doors, faults
 from msp_sdk.windows.channel import Channel, Place, Trust
 from msp_sdk.windows.doors import HostPolicy
@@ -198,13 +198,22 @@ class HostSession:
         try:
             wsman, scheme = self._prepare()
             with self._ledger.attempt(
-                self._credential, place="host", host=self._name, cancelled=self.cancelled
+                self._credential, place=self._place(known.state), host=self._name, cancelled=self.cancelled
             ) as attempt:
                 return self._attempt(wsman, scheme, attempt)
         except BaseException:
             if self._channel is not None:
                 self._channel.close()
             raise
+
+    def _place(self, state: str) -> LogonPlace:
+        """As what this host counts in the ledger.
+
+        Where LDAP is closed, a controller's own shell is the first to see its administrator, and that proves it. Once
+        it is proven, a controller is a host like any other: a refusal may be about that machine alone.
+        """
+        admin = self._credential.type == "domain_admin" and self._target.role == "domain_controller"
+        return "controller" if admin and state == "unproven" else "host"
 
     def _prepare(self) -> tuple[Wsman, str]:
         """A connection that is ready for a logon, and the scheme's name there. Nothing of a credential is involved."""

@@ -102,12 +102,14 @@ def test_the_library_examples_run(number, tmp_path):
     assert result.stdout
 
 
-def test_the_fixture_of_the_testing_guide_runs(tmp_path):
-    (example,) = blocks(DOCS / "guides" / "testing.md", "python")
-    (tmp_path / "test_example.py").write_text(example)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_example.py"]
+def test_the_tests_of_the_testing_guide_run(tmp_path):
+    examples = blocks(DOCS / "guides" / "testing.md", "python")
+    for number, example in enumerate(examples):
+        (tmp_path / f"test_example_{number}.py").write_text(example)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-    assert "1 passed" in result.stdout, result.stdout
+    assert f"{len(examples)} passed" in result.stdout, result.stdout
+    assert len(examples) > 1
 
 
 def test_the_page_of_reasons_is_the_table():

@@ -196,6 +196,18 @@ async def test_a_break_half_way_is_made_good_by_the_next_controller(estate):
             assert passed_over(enumerator) == [(f"dc1.{DOMAIN}", "partial-result")]
 
 
+@pytest.mark.parametrize("faults", [("nonsense",), ("refuse_dirsync", "empty_pages")])
+async def test_a_controller_that_talks_nonsense_is_passed_over(estate, faults):
+    async with estate(300) as it:
+        for fault in faults:
+            setattr(it.servers[0].faults, fault, True)
+        async with it.enumerator(page_size=100) as enumerator:
+            enumeration = await enumerator.enumerate()
+            assert len(enumeration.computers) == 306
+            assert enumeration.source == f"dc2.{DOMAIN} starttls"
+            assert passed_over(enumerator)[0][0] == f"dc1.{DOMAIN}"
+
+
 async def test_a_break_half_way_at_the_last_controller_is_a_partial_result_with_what_came(estate):
     # Lesson 24.
     async with estate(300) as it:

@@ -14,7 +14,7 @@ from attrs import evolve
 from msp_sdk.directory.session import DirectoryOptions
 from msp_sdk.enumeration import ADEnumerator, EnumerationOptions
 from msp_sdk.enumeration.winrm import parse_entries
-from msp_sdk.errors import DirectoryError, LogonRejectedError, WireError
+from msp_sdk.errors import DirectoryError, LogonNotAllowedError, LogonRejectedError, WireError
 from msp_sdk.models.computer import EnumerationScope
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import Domain, DomainController
@@ -148,15 +148,28 @@ async def test_a_password_that_is_refused_there_ends_it(lab):
     assert lab.service.bad_password_count == 1
 
 
-async def test_an_unproven_credential_is_not_shown_to_a_controller(lab):
+async def test_an_administrator_is_proven_by_the_controllers_own_shell(lab):
     host, credential = controller_host(lab), lab.domain_credential(type="domain_admin")
     shells = lab.shells()
     with HostsThread([host]):
         async with enumerator(lab, host, credential, shells=shells) as it:
-            with pytest.raises(DirectoryError, match="no controller has proven") as caught:
-                await it.enumerate()
+            assert len((await it.enumerate()).computers) == 3
         await shells.aclose()
-    assert caught.value.code == "unreachable-controller"
+    assert lab.ledger.state(credential).state == "proven"
+
+
+async def test_a_wrong_administrator_is_shown_to_one_controllers_shell_once(lab):
+    host, credential = controller_host(lab), lab.domain_credential(type="domain_admin", password="wrong")
+    shells = lab.shells()
+    with HostsThread([host]):
+        for refusal in (LogonRejectedError, LogonNotAllowedError):
+            async with enumerator(lab, host, credential, shells=shells) as it:
+                with pytest.raises(refusal) as caught:
+                    await it.enumerate()
+                assert caught.value.code == "wrong-password"
+        await shells.aclose()
+    assert lab.service.bad_password_count == 1
+    assert lab.ledger.state(credential).state == "refused"
 
 
 @pytest.mark.parametrize(
