@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +28,15 @@ def report(site: Any, number: int) -> None:
     result = {"hostname": "SRV1", "check": "firewall", "status": "pass", "checked_at": "2026-01-05T10:00:00Z"}
     answer = site.appliance.post("/api/appliances/scan-results", json={"report_id": f"s{number}", "results": [result]})
     assert answer.status_code == 200, answer.text
+
+
+@contextmanager
+def reported_soon(site: Any, number: int) -> Iterator[None]:
+    """A report while the block runs; at its end the report has its answer."""
+    later = threading.Timer(0.3, report, (site, number))
+    later.start()
+    yield
+    later.join()
 
 
 def read(response: httpx.Response, count: int) -> list[tuple[int, dict[str, Any]]]:
@@ -67,9 +77,8 @@ def test_a_stream_resumes_after_the_last_event_and_counts_without_gaps(site: Any
 def test_who_names_no_place_hears_what_happens_from_now_on_and_hears_it_at_once(site: Any) -> None:
     report(site, 1)
     heard: list[float] = []
-    with stream(site) as response:
+    with stream(site) as response, reported_soon(site, 2):
         begun = time.monotonic()
-        threading.Timer(0.3, lambda: report(site, 2)).start()
         found = read(response, 1)
         heard.append(time.monotonic() - begun)
     assert found[0][1]["type"] == "scan-results"
@@ -77,8 +86,7 @@ def test_who_names_no_place_hears_what_happens_from_now_on_and_hears_it_at_once(
 
 
 def test_who_was_ahead_of_a_restored_database_hears_what_happens_next(site: Any) -> None:
-    with stream(site, 10**17) as response:
-        threading.Timer(0.3, lambda: report(site, 1)).start()
+    with stream(site, 10**17) as response, reported_soon(site, 1):
         assert read(response, 1)[0][1]["type"] == "scan-results"
 
 

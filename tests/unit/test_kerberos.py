@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import stat
+import tempfile
 import threading
 from pathlib import Path
 
@@ -121,10 +122,6 @@ def silent_kdc():
     kdc.close()
 
 
-def worker_files():
-    return {path.name for path in Path("/tmp").glob("msp-krb5-*")}  # noqa: S108 (where temporary folders lie)
-
-
 def folder_of(process):
     """The private folder of a worker."""
     environ = (Path(f"/proc/{process.pid}") / "environ").read_bytes().split(b"\0")
@@ -188,9 +185,9 @@ def test_a_worker_is_heard_when_more_than_a_thousand_descriptors_are_open(silent
 
 
 @needs_extra
-def test_a_machine_without_a_descriptor_left_is_a_kdc_out_of_reach_and_leaves_nothing():
+def test_a_machine_without_a_descriptor_left_is_a_kdc_out_of_reach_and_leaves_nothing(tmp_path, monkeypatch):
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    folders = worker_files()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     logon = KerberosLogon(SVC, kdc="127.0.0.1", service="ldap/dc1.corp.example", deadline_s=5.0)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 2, before[1]))
     try:
@@ -198,7 +195,7 @@ def test_a_machine_without_a_descriptor_left_is_a_kdc_out_of_reach_and_leaves_no
             assert logon.take_ticket(Secret("x")) == KerberosFailure("ticket", None, key_used=False)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert worker_files() == folders
+    assert list(tmp_path.iterdir()) == []
 
 
 def call_kdc(address, message):
