@@ -10,6 +10,7 @@ import socket
 import stat
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -124,8 +125,13 @@ def silent_kdc():
 
 def folder_of(process):
     """The private folder of a worker."""
-    environ = (Path(f"/proc/{process.pid}") / "environ").read_bytes().split(b"\0")
-    return Path(next(entry for entry in environ if entry.startswith(b"KRB5_CONFIG=")).decode().partition("=")[2]).parent
+    while True:
+        # Until it has become the worker, it shows what its parent was started with.
+        for entry in (Path(f"/proc/{process.pid}") / "environ").read_bytes().split(b"\0"):
+            name, _, value = entry.decode().partition("=")
+            if name == "KRB5_CONFIG":
+                return Path(value).parent
+        time.sleep(0.01)
 
 
 @needs_extra
