@@ -65,7 +65,7 @@ class Connector:
 
     Attributes:
         controllers: In the order in which they are tried.
-        failures: The controllers and doors that were passed over, in order.
+        failures: The controllers and doors that were passed over since we last set out from the first one, in order.
         session: The present one.
     """
 
@@ -199,6 +199,9 @@ class Connector:
     async def _connect(self, controllers: Sequence[DomainController]) -> DirectorySession:
         """A session with the first of these controllers that takes us."""
         errors: list[MspError] = []
+        if controllers is self.controllers:
+            # A fresh start. What was so days ago explains nothing of today.
+            self.failures.clear()
         for controller in controllers:
             try:
                 session = await self.run(self._open, await self.locate(controller))

@@ -125,7 +125,7 @@ class ADEnumerator:
 
     @property
     def failures(self) -> list[ControllerFailure]:
-        """The controllers and doors that were passed over so far, in order."""
+        """The controllers and doors that were passed over, in order, since we last set out from the first one."""
         return self._connector.failures
 
     @property

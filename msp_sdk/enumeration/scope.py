@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import attrs
 from attrs import frozen
 
-from msp_sdk.directory.entry import dn_to_domain, ou_path, parse_guid, split_dn
+from msp_sdk.directory.entry import dn_to_domain, ou_path, parse_guid, parse_sid, split_dn
 from msp_sdk.directory.session import DirectorySession
 from msp_sdk.enumeration.filters import any_of, equals
 from msp_sdk.errors import ConfigError
@@ -20,6 +20,8 @@ from msp_sdk.models.computer import Computer, EnumerationScope
 _ROLES = frozenset({"domain_controller", "server", "workstation", "other"})
 # Members of members (MS-ADTS 3.1.1.3.4.4.3).
 _IN_CHAIN = "memberOf:1.2.840.113556.1.4.1941:"
+# A domain's own groups; the numbers of built-in ones are others', and no computer's primary group.
+_DOMAIN_SID = "S-1-5-21-"
 
 
 def normalise_scope(scope: EnumerationScope, domain_name: str) -> EnumerationScope:
@@ -76,7 +78,9 @@ class Members:
 
 
 def read_members(session: DirectorySession, base_dn: str, groups: Sequence[str]) -> Members:
-    """Look up who belongs to these groups, by one search for the groups and one for their members.
+    """Look up who belongs to these groups: one search for them, one for the groups in them, one for their members.
+
+    A computer's primary group (mostly Domain Computers) lists no members; it stands in the computer, as a number.
 
     Raises:
         ConfigError: The directory knows no such group.
@@ -92,16 +96,23 @@ def read_members(session: DirectorySession, base_dn: str, groups: Sequence[str])
             for group in groups
         )
     )
-    attributes = ("cn", "sAMAccountName", "distinguishedName")
-    found = [entry for page in session.pages(base_dn, f"(&(objectClass=group){wanted})", attributes) for entry in page]
-    known = {value.casefold() for entry in found for name in attributes for value in entry.texts(name)}
+    names = ("cn", "sAMAccountName", "distinguishedName")
+    pages = session.pages(base_dn, f"(&(objectClass=group){wanted})", (*names, "objectSid"))
+    found = [entry for page in pages for entry in page]
+    known = {value.casefold() for entry in found for name in names for value in entry.texts(name)}
     known |= {entry.dn.casefold() for entry in found}
     for group in groups:
         if group.casefold() not in known:
             raise ConfigError(f"the directory knows no group {group!r}.", remedy="Give its name, or its whole DN.")
-    members = any_of(*(equals(_IN_CHAIN, entry.dn) for entry in found))
-    pages = session.pages(base_dn, f"(&(objectClass=computer){members})", ("objectGUID",))
-    guids = (parse_guid(next(iter(entry.values("objectGUID")), None)) for page in pages for entry in page)
+    below = any_of(*(equals(_IN_CHAIN, entry.dn) for entry in found))
+    nested = [
+        entry for page in session.pages(base_dn, f"(&(objectClass=group){below})", ("objectSid",)) for entry in page
+    ]
+    sids = {sid for entry in (*found, *nested) if (sid := parse_sid(entry.value("objectSid")))}
+    primary = (equals("primaryGroupID", sid.rpartition("-")[2]) for sid in sorted(sids) if sid.startswith(_DOMAIN_SID))
+    wanted = f"(&(objectClass=computer){any_of(below, *primary)})"
+    pages = session.pages(base_dn, wanted, ("objectGUID",))
+    guids = (parse_guid(entry.value("objectGUID")) for page in pages for entry in page)
     return Members(frozenset(guid for guid in guids if guid))
 
 

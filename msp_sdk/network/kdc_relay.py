@@ -54,8 +54,9 @@ class KdcRelay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        # It closes what it holds, and looks at the event several times a second.
-        self._thread.join()
+        # It closes what it holds, and looks at the event several times a second, or, while it connects to a KDC that is
+        # not there, at the deadline: whoever was interrupted does not wait for that.
+        self._thread.join(5 * _POLL_S)
 
     def _serve(self) -> None:
         with self._listener:

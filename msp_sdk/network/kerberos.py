@@ -40,6 +40,7 @@ _WORKER = Path(__file__).with_name("kerberos_worker.py")
 _KRB5_TABLE = -1765328384
 _PROTOCOL_ERRORS = 128
 _LINE_BYTES_MAX = 1 << 20
+_SLICE_S = 1.0
 
 Step = Literal["missing", "ticket", "service"]
 
@@ -275,9 +276,12 @@ class KerberosLogon:
             # Not select(): a process with many connections has descriptors above what that can wait for.
             waiter = select.poll()
             waiter.register(descriptor, select.POLLIN)
-            if left_s <= 0 or not waiter.poll(left_s * 1000):
+            if left_s <= 0:
                 process.kill()
                 return {}
+            # In slices: an interrupt that comes just before the waiting begins is seen only after it.
+            if not waiter.poll(min(left_s, _SLICE_S) * 1000):
+                continue
             data = os.read(descriptor, 65536)
             if not data or len(self._received) > _LINE_BYTES_MAX:
                 return {}

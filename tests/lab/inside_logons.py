@@ -56,17 +56,20 @@ class Forwarder:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            if not client.recv(1, socket.MSG_PEEK):
-                # Somebody looked whether the door is open.
-                client.close()
-                continue
-            self.connections += 1
-            if self.connections > self._answered:
-                threading.Thread(target=self._swallow, args=(client,), daemon=True).start()
-                continue
-            server = socket.create_connection((CONTROLLER, self._port))
-            for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+            threading.Thread(target=self._take, args=(client,), daemon=True).start()
+
+    def _take(self, client: socket.socket) -> None:
+        if not client.recv(1, socket.MSG_PEEK):
+            # Somebody looked whether the door is open.
+            client.close()
+            return
+        self.connections += 1
+        if self.connections > self._answered:
+            self._swallow(client)
+            return
+        server = socket.create_connection((CONTROLLER, self._port))
+        for source, sink in ((client, server), (server, client)):
+            threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):

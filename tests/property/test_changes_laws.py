@@ -254,6 +254,15 @@ def test_base_plus_changes_is_the_whole(steps, dirsync, sees_deleted, repeats, s
     assert {uuid.UUID(guid).bytes_le for guid in found if guid not in wanted} <= set(directory.deleted)
 
 
+def test_a_service_account_that_goes_while_all_is_read_is_not_counted():
+    directory = ModelDirectory(dirsync=True, sees_deleted=True)
+    Story(directory, [])
+    gone = next(guid for guid, (_, values) in directory.objects.items() if values["objectclass"] == GMSA)
+    before = sum(values["objectclass"] == GMSA for _, values in directory.objects.values())
+    directory.between = lambda: directory.delete(gone) if gone in directory.objects else None
+    assert read_full(directory, EnumerationScope()).service_accounts_count == before - 1
+
+
 def test_a_delta_merges_by_attribute_and_an_empty_one_is_a_removal():
     # Lesson 53: code that replaced records passed the lab and would have corrupted data.
     guid = (uuid.UUID(int=1).bytes_le,)

@@ -145,6 +145,9 @@ async def test_a_controller_out_of_reach_is_passed_over(estate):
             enumeration = await enumerator.enumerate()
             assert enumeration.source == f"dc1.{DOMAIN} starttls"
             assert passed_over(enumerator) == [(f"dc0.{DOMAIN}", "unreachable-controller")]
+            # Told of the last time alone: a daemon would collect them for months.
+            await enumerator.prove()
+            assert passed_over(enumerator) == [(f"dc0.{DOMAIN}", "unreachable-controller")]
 
 
 async def test_no_controller_in_reach_is_an_error_and_never_an_empty_result(estate):

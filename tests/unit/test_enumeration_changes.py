@@ -93,6 +93,8 @@ async def test_what_changed_is_told_whole_although_the_delta_was_not(site):
         assert (computer.sam_account_name, computer.os_name) == ("WS1$", "Windows 10 Enterprise")
         assert (computer.skipped_reason, computer.role, computer.enabled) == ("no-name", "workstation", True)
         assert set(apply_changes(kept, changes).computers) == set((await enumerator.enumerate()).computers)
+        # What was told once is not told again.
+        assert (await enumerator.changes(since=changes.cursor)).changed == ()
         assert len(it.servers[0].password_binds) == 1
 
 
@@ -171,9 +173,11 @@ async def test_a_count_of_one_controller_is_lost_at_another(site):
         async with it.enumerator(it.servers[0]) as enumerator:
             cursor = (await enumerator.enumerate()).cursor
             assert (await enumerator.changes(since=cursor or "")).changed == ()
-        async with it.enumerator(it.servers[1]) as enumerator:
+        async with it.enumerator(it.servers[1], it.servers[0]) as enumerator:
             with pytest.raises(DirectoryError) as caught:
                 await enumerator.changes(since=cursor or "")
+            # Nobody goes from one to the next with it: each would be a logon.
+            assert enumerator.source == f"dc2.{DOMAIN} starttls"
         assert (caught.value.code, caught.value.retryable) == ("cursor-lost", False)
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from msp_sdk.directory.entry import render_sid
 from msp_sdk.directory.session import DirectoryOptions
 from msp_sdk.enumeration import ADEnumerator, EnumerationOptions
 from msp_sdk.enumeration.connecting import nearest_first
@@ -36,9 +37,19 @@ def make_entries() -> list:
     return [
         make_computer_entry("SRV1", "Windows Server 2019 Standard", domain=DOMAIN, ou="OU=Servers,OU=Clinic"),
         ws1,
-        make_computer_entry("WS2", "Windows 11 Pro", domain=DOMAIN),
+        make_computer_entry("WS2", "Windows 11 Pro", domain=DOMAIN, primaryGroupID=1601),
         make_entry(f"CN=In,{BASE}", {"objectClass": ("top", "group"), "cn": "In", "memberOf": f"CN=Out,{BASE}"}),
         make_entry(f"CN=Out,{BASE}", {"objectClass": ("top", "group"), "cn": "Out", "sAMAccountName": "Out"}),
+        make_entry(
+            f"CN=Domain Computers,CN=Users,{BASE}",
+            {
+                "objectClass": ("top", "group"),
+                "cn": "Domain Computers",
+                "objectSid": render_sid("S-1-5-21-1111-2222-3333-515"),
+                "memberOf": f"CN=All,{BASE}",
+            },
+        ),
+        make_entry(f"CN=All,{BASE}", {"objectClass": ("top", "group"), "cn": "All"}),
         make_entry(
             f"CN=other.test,CN=System,{BASE}",
             {
@@ -96,6 +107,9 @@ def enumerator(tmp_path):
         (EnumerationScope(groups=("Out",)), ["ws1"]),
         (EnumerationScope(groups=(f"CN=In,{BASE}",)), ["ws1"]),
         (EnumerationScope(groups=("Out",), names=("srv*",)), []),
+        # A primary group lists nobody.
+        (EnumerationScope(groups=("Domain Computers",)), ["srv1", "ws1"]),
+        (EnumerationScope(groups=("All",)), ["srv1", "ws1"]),
     ],
 )
 async def test_a_scope_reads_what_it_names(enumerator, scope, names):
