@@ -34,13 +34,14 @@ _BUSY = frozenset({51, 52, 80})
 _STUCK_ROUNDS_COUNT = 50
 _EMPTY_ROUNDS_COUNT = 10_000
 _ROUNDS_COUNT = 100_000
+_PIECE_COUNT = 100
 _ROUND_BYTES = 256 * 1024 * 1024
 _RANGES_COUNT = 1000
 
 
 @frozen
 class Round:
-    """A page of entries, or a round of changes.
+    """A page of entries or a round of changes, or a part of one.
 
     Attributes:
         cookie: Where to go on.
@@ -96,6 +97,8 @@ class Searcher:
     ) -> Iterator[Round]:
         """Read round after round; leaving the iterator early abandons what is under way.
 
+        A long answer comes in several rounds; all but its last carry the cookie with which it was asked for.
+
         Args:
             request: What to look for.
             continuation: How it goes on.
@@ -117,6 +120,7 @@ class Searcher:
                 messages: list[Message] = []
                 failure: DirectoryError | None = None
                 try:
+                    before = cookie
                     result = self._collect(message_id, messages, continuation.limit_count)
                     self._check(result, partial=begun or bool(messages))
                     cookie, more = continuation.read(result.controls)
@@ -129,7 +133,12 @@ class Searcher:
                         message_id = link.send(request.operation, (*controls, continuation.control(cookie)))
                     except DirectoryError as error:
                         failure = error
-                yield Round(self._decode(messages, whole=whole, begun=begun), cookie, more)
+                # In pieces: what is read and used at once is still near the processor.
+                pieces = [messages[at : at + _PIECE_COUNT] for at in range(0, len(messages), _PIECE_COUNT)] or [[]]
+                for piece in pieces[:-1]:
+                    yield Round(self._decode(piece, whole=whole, begun=begun), before, more=True)
+                    begun = True
+                yield Round(self._decode(pieces[-1], whole=whole, begun=begun), cookie, more)
                 begun = True
                 if failure is not None:
                     self._break_off(failure, [], begun=True)
