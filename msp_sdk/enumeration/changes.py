@@ -31,7 +31,7 @@ from msp_sdk.directory.sync import (
     read_usn,
     render_cursor,
 )
-from msp_sdk.enumeration.classify import COMPUTER_ATTRIBUTES, COMPUTER_FILTER, ServiceAccount
+from msp_sdk.enumeration.classify import COMPUTER_ATTRIBUTES, COMPUTER_FILTER, ServiceAccount, Unidentified
 from msp_sdk.enumeration.reading import (
     WATCHED_ATTRIBUTES,
     Judge,
@@ -59,7 +59,7 @@ def merge_delta(entries: Iterable[Entry]) -> dict[str, Entry]:
     """Merge the entries of one delta by objectGUID, in the order of first mention.
 
     An attribute that comes again replaces what it was, one without values is removed; what is not mentioned stays.
-    Entries without an objectGUID are nobody.
+    Entries without an objectGUID are nobody here; a full reading counts them.
     """
     merged: dict[str, Entry] = {}
     for entry in entries:
@@ -101,6 +101,9 @@ def read_changes(session: DirectorySession, base_dn: str, judge: Judge, since: s
         found = judge.judge(entry)
         if isinstance(found, ServiceAccount):
             recount = True
+        elif isinstance(found, Unidentified):
+            # It was read by its objectGUID, and does not show it: nothing is said of it before the next full reading.
+            continue
         elif judge.wants(found):
             computers.append(found)
         elif not judge.scope.is_everything:
@@ -145,7 +148,8 @@ def _read_dirsync(session: DirectorySession, cursor: SyncCursor) -> _News:
     merged = merge_delta(entries)
     deleted = {guid for guid, entry in merged.items() if is_deleted(entry)}
     alive = [guid for guid in merged if guid not in deleted]
-    changed = {parse_guid(identity_of(entry)) or "": entry for entry in read_back(session, cursor.domain_dn, alive)}
+    found = read_back(session, cursor.domain_dn, alive)
+    changed = {guid: entry for entry in found if (guid := parse_guid(identity_of(entry)))}
     return _News(changed, frozenset(deleted), attrs.evolve(cursor, cookie=cookie))
 
 
