@@ -42,6 +42,8 @@ _LAPS_PASSWORDS: tuple[tuple[str, LapsKind], ...] = (
     ("ms-Mcs-AdmPwd", "legacy"),
     ("msLAPS-Password", "windows"),
     ("msLAPS-EncryptedPassword", "windows-encrypted"),
+    # A controller has no local administrator: it is the one of its repair mode.
+    ("msLAPS-EncryptedDSRMPassword", "windows-encrypted"),
 )
 
 
