@@ -42,7 +42,7 @@ STATION_WORDS: tuple[str, ...] = (
     rf"{_EDGE}(?:{_IMAGING}){_END}",
     rf"{_EDGE}(?:{_PROSE_CODE})[\W\d_]*(?:{_DEVICE}){_END}",
     rf"{_EDGE}(?:{_DEVICE})[\W\d_]*(?:{_PROSE_CODE}){_END}",
-    rf"{_EDGE}(?:{'|'.join(_MAKERS)})[\W\d_]+(?:{_PROSE_CODE}){_END}",
+    rf"{_EDGE}(?:{'|'.join(_MAKERS)})[- ](?:{_PROSE_CODE}){_END}",
     rf"{_EDGE}(?:{_TILL}){_END}",
 )
 STATION_UNITS: tuple[str, ...] = (
