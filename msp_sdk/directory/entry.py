@@ -6,6 +6,7 @@ Pure. Values come from strangers: what cannot be read is None, never an exceptio
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -22,6 +23,12 @@ _HEX = frozenset("0123456789abcdefABCDEF")
 _PADDING = "\0 \t\r\n"
 _GENERALIZED_DIGITS = 14
 _LEAF = re.compile(r"(?:[^\\,]+|\\.?)*", re.DOTALL)
+# Controls, halves of characters, ends of lines: no name holds them, and no screen or database wants them.
+_UNFIT = frozenset({"Cc", "Cs", "Zl", "Zp"})
+# Letters of every script, digits, - and _: nothing else of ASCII, no space of any kind, and no broken bytes.
+_LABEL = r"[^\x00-\x2c./:-@\[-^`\x7b-\xa0\ufffd\s]{1,63}"
+_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
+LONGEST_NAME = 255
 # What repeats from entry to entry is worked out once; longer texts are a stranger's joke.
 _KEPT_COUNT = 4096
 _KEPT_CHARACTERS = 1024
@@ -97,6 +104,25 @@ def first(held: Held | None) -> bytes | None:
 def parse_text(value: bytes | None) -> str | None:
     """Text without surrounding space, or None when there is none; bytes that are not UTF-8 are replaced."""
     return value.decode("utf-8", "replace").strip(_PADDING) or None if value else None
+
+
+def one_line(text: str, longest: int = LONGEST_NAME) -> str:
+    """A text that can be shown and kept: control characters are spaces, and it ends after so many characters."""
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(character) in _UNFIT else character for character in text)
+    return text[:longest].strip()
+
+
+def parse_line(value: bytes | None, longest: int = LONGEST_NAME) -> str | None:
+    """Text on one line (see :func:`one_line`), or None when there is none."""
+    text = parse_text(value)
+    return one_line(text, longest) or None if text else None
+
+
+def parse_host_name(value: bytes | None) -> str | None:
+    """A DNS name, or None when there is none or it can be none: too long, an empty label, a space in it."""
+    name = parse_text(value)
+    return name if name and len(name) <= LONGEST_NAME and _HOST_NAME.fullmatch(name) else None
 
 
 def parse_number(value: bytes | None) -> int | None:
@@ -206,7 +232,9 @@ def domain_to_dn(domain: str) -> str:
 
 
 def ou_path(dn: str) -> str:
-    r"""Where an entry lies: containers from the root down, joined by ``/`` (one inside a name is ``\/``).
+    r"""Where an entry lies: containers from the root down, joined by ``/``.
+
+    Inside a name a slash is ``\/`` and a backslash ``\\``.
 
     Example:
         >>> ou_path("CN=SRV1,OU=Servers,OU=Clinic,DC=corp,DC=example")
@@ -228,7 +256,7 @@ def _ou_path_of(container_dn: str) -> str:
 
 def _containers_path(parts: tuple[tuple[str, str], ...]) -> str:
     containers = [value for kind, value in parts if kind != "DC"]
-    return "/".join(value.replace("/", "\\/") for value in reversed(containers))
+    return "/".join(one_line(value).replace("\\", "\\\\").replace("/", "\\/") for value in reversed(containers))
 
 
 def _split_unescaped(text: str, separator: str) -> list[str]:

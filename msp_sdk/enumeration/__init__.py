@@ -1,6 +1,6 @@
 """ADEnumerator: every computer of a domain, classified, and what changes there."""
 
-from msp_sdk.enumeration.classify import ClassifyRules, ServiceAccount, classify
+from msp_sdk.enumeration.classify import ClassifyRules, ServiceAccount, Unidentified, classify
 from msp_sdk.enumeration.connecting import ControllerFailure, default_ledger_path
 from msp_sdk.enumeration.domains import KnownDomain
 from msp_sdk.enumeration.enumerator import ADEnumerator, EnumerationOptions, with_addresses
@@ -13,6 +13,7 @@ __all__ = [
     "EnumerationOptions",
     "KnownDomain",
     "ServiceAccount",
+    "Unidentified",
     "VendorRules",
     "classify",
     "default_ledger_path",

@@ -34,7 +34,7 @@ from msp_sdk.directory.sync import (
     read_usn,
     render_cursor,
 )
-from msp_sdk.enumeration.classify import COMPUTER_ATTRIBUTES, ServiceAccount
+from msp_sdk.enumeration.classify import COMPUTER_ATTRIBUTES, ServiceAccount, Unidentified
 from msp_sdk.enumeration.reading import (
     WATCHED_ATTRIBUTES,
     WATCHED_FILTER,
@@ -64,7 +64,7 @@ def merge_delta(entries: Iterable[Entry]) -> dict[str, Entry]:
     """Merge the entries of one delta by objectGUID, in the order of first mention.
 
     An attribute that comes again replaces what it was, one without values is removed; what is not mentioned stays.
-    Entries without an objectGUID are nobody.
+    Entries without an objectGUID are nobody here; a full reading counts them.
     """
     merged: dict[str, Entry] = {}
     for entry in entries:
@@ -108,6 +108,9 @@ def read_changes(session: DirectorySession, base_dn: str, judge: Judge, since: s
         found = judge.judge(entry)
         if isinstance(found, ServiceAccount):
             recount = True
+        elif isinstance(found, Unidentified):
+            # It was read by its objectGUID, and does not show it: nothing is said of it before the next full reading.
+            continue
         elif judge.wants(found):
             computers.append(found)
         elif not judge.scope.is_everything:

@@ -26,7 +26,7 @@ from attrs import field, frozen
 
 from msp_sdk.directory.session import DirectoryOptions, DirectorySession, SkippedDoor
 from msp_sdk.enumeration.changes import read_changes
-from msp_sdk.enumeration.classify import ClassifyRules, ServiceAccount
+from msp_sdk.enumeration.classify import ClassifyRules, ServiceAccount, Unidentified
 from msp_sdk.enumeration.connecting import Connector, ControllerFailure, default_ledger_path
 from msp_sdk.enumeration.domains import KnownDomain, read_forest_domains, read_trusted_domains
 from msp_sdk.enumeration.reading import FullReading, Judge, with_laps
@@ -219,6 +219,7 @@ class ADEnumerator:
             enumerated_at=reading.judge.now,
             source=session.source,
             service_accounts_count=reading.service_accounts_count,
+            unreadable_count=reading.unreadable_count,
             cursor=reading.cursor,
             scope=self._scope,
         )
@@ -303,6 +304,7 @@ class ADEnumerator:
                 enumerated_at=judge.now,
                 source=f"{controller.fqdn} winrm",
                 service_accounts_count=sum(isinstance(entry, ServiceAccount) for entry in found),
+                unreadable_count=sum(isinstance(entry, Unidentified) for entry in found),
                 scope=self._scope,
             )
         detail = "" if failure is None else f": {failure.detail}"

@@ -30,6 +30,7 @@ from msp_sdk.enumeration.classify import (
     SERVICE_ACCOUNT_CLASSES,
     ClassifyRules,
     ServiceAccount,
+    Unidentified,
     classify,
 )
 from msp_sdk.enumeration.filters import any_of, equals, is_guid
@@ -46,6 +47,8 @@ _LAPS_PASSWORDS: tuple[tuple[str, LapsKind], ...] = (
     ("ms-Mcs-AdmPwd", "legacy"),
     ("msLAPS-Password", "windows"),
     ("msLAPS-EncryptedPassword", "windows-encrypted"),
+    # A controller has no local administrator: it is the one of its repair mode.
+    ("msLAPS-EncryptedDSRMPassword", "windows-encrypted"),
 )
 
 
@@ -64,7 +67,7 @@ class Judge:
     scope: EnumerationScope = field(factory=EnumerationScope)
     members: Members = field(factory=Members)
 
-    def judge(self, entry: Entry) -> Computer | ServiceAccount:
+    def judge(self, entry: Entry) -> Computer | ServiceAccount | Unidentified:
         """What an entry is."""
         return classify(entry, domain_name=self.domain_name, now=self.now, rules=self.rules)
 
@@ -102,11 +105,17 @@ class FullReading:
     judge: Judge
     cursor: str | None = None
     _service_accounts: set[object] = field(factory=set, init=False)
+    _unreadable: set[str] = field(factory=set, init=False)
 
     @property
     def service_accounts_count(self) -> int:
         """Managed service accounts so far, of the whole domain."""
         return len(self._service_accounts)
+
+    @property
+    def unreadable_count(self) -> int:
+        """Entries so far that this account may not tell from one another, of the whole domain."""
+        return len(self._unreadable)
 
     def batches(self) -> Iterator[Batch]:
         """All computers of the scope, by whichever way the controller has.
@@ -147,13 +156,12 @@ class FullReading:
             fresh = []
             for entry in part.entries:
                 guid = identity_of(entry)
-                if guid is None:
-                    continue
-                if guid in seen:
+                if guid is not None and guid in seen:
                     again[guid] = is_unit(entry)
                 elif not is_unit(entry):
                     fresh.append(entry)
-                seen.add(guid)
+                if guid is not None:
+                    seen.add(guid)
             yield Batch(self._take(fresh))
         if again:
             self._service_accounts -= set(again)
@@ -171,6 +179,9 @@ class FullReading:
         found = self.judge.judge(entry)
         if isinstance(found, ServiceAccount):
             self._service_accounts.add(identity_of(entry) or entry.dn)
+            return None
+        if isinstance(found, Unidentified):
+            self._unreadable.add(entry.dn)
             return None
         return found if self.judge.wants(found) else None
 

@@ -19,6 +19,7 @@ from typing import Literal
 
 from attrs import field, frozen
 
+from msp_sdk.enumeration.stations import STATION_UNITS, STATION_WORDS, is_station_name
 from msp_sdk.models.computer import Platform
 
 SystemKind = Literal["server", "workstation", "foreign", "unknown"]
@@ -27,24 +28,31 @@ _WINDOWS = r"^(?:(?:microsoft|майкрософт) )?windows\b"
 
 # First match wins; every row is looked for in the folded name.
 _TABLE: tuple[tuple[str, SystemKind, Platform | None], ...] = (
-    (r"^$", "unknown", None),
+    # ESXi and some appliances write that they do not know.
+    (r"^(?:unknown|none|n/?a|-)?$", "unknown", None),
     (r"^(?:microsoft )?hyper-v server\b", "server", "windows"),
-    (r"^azure (?:stack hci|local)\b", "server", "windows"),
-    (rf"{_WINDOWS}.*\b(?:server|azure stack hci)", "server", "windows"),
+    (r"^(?:microsoft )?azure (?:stack hci|local)\b", "server", "windows"),
+    (rf"{_WINDOWS}.*\b(?:server|azure stack hci|azure local)\b", "server", "windows"),
     (_WINDOWS, "workstation", "windows"),
-    (r"\b(?:netapp|data ?ontap|ontap|isilon|onefs|emc|celerra|vnx|unity ?os)\b", "foreign", "storage"),
-    (r"\b(?:synology|qnap|qts)\b", "foreign", "storage"),
+    (r"\b(?:netapp|(?:data ?)?ontap|isilon|onefs|emc|celerra|vnx|unity ?(?:os|file server))\b", "foreign", "storage"),
+    (r"\b(?:synology|dsm|qnap|quts|qts|asustor|terramaster|readynas|buffalo nas)\b", "foreign", "storage"),
     (r"\b(?:freenas|truenas|nutanix files|qumulo|nexenta|openmediavault|powerscale)\b", "foreign", "storage"),
+    (r"\b(?:flashblade|flasharray|powerstore|data domain|ddos|storeonce|hnas|hitachi nas)\b", "foreign", "storage"),
+    (r"\b(?:nasuni|panzura|ctera|cohesity|rubrik|vast ?data|zfs storage|spectrum scale)\b", "foreign", "storage"),
     (r"\b(?:mac ?os(?: ?x)?|os x|darwin)\b", "foreign", "macos"),
-    (r"linux|\b(?:ubuntu|debian|red ?hat|rhel|centos|fedora|suse|sles|sled|rocky|almalinux)\b", "foreign", "linux"),
-    (r"\b(?:arch|gentoo|univention|nixos|raspbian|kali|alpine)\b", "foreign", "linux"),
+    (r"linux|\b(?:ubuntu|debian|red ?hat|rhel|centos|fedora|(?:open)?suse|sles|sled|rocky)\b", "foreign", "linux"),
+    (r"\b(?:arch|gentoo|univention|nixos|raspbian|kali|alpine|manjaro|mageia|proxmox|photon os|kylin)\b", "foreign",
+     "linux"),
     (r"", "foreign", "other"),
-)
+)  # fmt: skip
 _SYSTEMS = tuple((re.compile(pattern), kind, platform) for pattern, kind, platform in _TABLE)
-# What is built into something, also a till: POSReady, WEPOS, Point of Service.
-_BUILT_IN = re.compile(r"\b(?:embedded|iot|posready|wepos|point of service)\b")
-_TOO_OLD_NAME = re.compile(r"\b(?:nt|2000|xp|vista|2003)\b|\bserver 2008(?! r2)\b")
-_TOO_OLD_BELOW = (6, 1)
+# What is built into something: a till (POSReady, WEPOS, Point of Service), a thin client, a meeting room's screen.
+_BUILT_IN = re.compile(r"\b(?:embedded|iot|posready|wepos|point of service|thin ?pc|windows 1[01] team)\b")
+# Windows PowerShell 5.1 goes on Windows 7 SP1, 8.1, Server 2008 R2 SP1 and 2012, and on none between them.
+_TOO_OLD_NAME = re.compile(r"\b(?:nt|2000|xp|vista|2003)\b|\bserver 2008(?! r2)\b|\b(?:windows|embedded) 8(?!\.1)\b")
+_LEAST = (6, 1, 7601)
+_WINDOWS_8 = (6, 2)
+_VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})(?:[. (]+([0-9]{1,6}))?")
 _MARKS = str.maketrans(dict.fromkeys("®™©", " "))
 
 
@@ -65,10 +73,22 @@ class System:
 
 
 def fold(text: str) -> str:
-    """A text for comparison: no marks, compatible characters as one, one space between words, lower case."""
+    """A text for comparison: no marks, compatible characters as one, one space between words, lower case.
+
+    What is not seen (a byte-order mark, a mark of direction) goes, and every dash is a hyphen.
+    """
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text.translate(_MARKS)).casefold()
+        text = "".join(map(_plain_character, text))
     return " ".join(text.lower().split())
+
+
+@functools.lru_cache(maxsize=4096)
+def _plain_character(character: str) -> str:
+    category = unicodedata.category(character)
+    if category == "Cf":
+        return ""
+    return "-" if category == "Pd" else character
 
 
 @functools.lru_cache(maxsize=4096)
@@ -78,35 +98,20 @@ def system_of(name: str | None, version: str | None) -> System:
     kind, platform = next((kind, platform) for pattern, kind, platform in _SYSTEMS if pattern.search(folded))
     if kind not in ("server", "workstation"):
         return System(kind, platform)
-    numbers = re.match(r"([0-9]{1,6})\.([0-9]{1,6})", version or "")
-    too_old = (
-        (int(numbers[1]), int(numbers[2])) < _TOO_OLD_BELOW if numbers else _TOO_OLD_NAME.search(folded) is not None
-    )
+    too_old = _is_too_old(kind, version or "")
+    if too_old is None:
+        too_old = _TOO_OLD_NAME.search(folded) is not None
     return System(kind, platform, vendor_managed=_BUILT_IN.search(folded) is not None, too_old=too_old)
 
 
-# Words that nothing but imaging calls a machine by. A word is what stands between characters that are no letters, so
-# that PACS01 is one and SPACESHIP is none.
-_IMAGING = (
-    r"pacs|dicom|mri|mammo(?:graph\w*|grafi\w*)?|fluoro(?:scop\w*)?|angio(?:graph\w*|grafi\w*)?"
-    r"|x-?ray|roentgen|röntgen|radiograph\w*|ultra-?sound|ultraschall|sono(?:graph\w*|grafi\w*)"
-    r"|(?:computer)?tomogra\w*|cbct|syngo|(?:siemens )?healthineers|carestream|hologic"
-)
-# Codes of modalities are words of everyday life too: they count beside a word for a device, and never alone.
-_MODALITY = r"ct|mr|us|xr|cr|dx|mg|nm|pet|rf|xa|io|px|oct|opg"
-_DEVICE = r"scanner|modality|modalities|console|gantry|acq(?:uisition)?"
-# No letter before it, none after it: digits and underscores separate.
-_EDGE, _END = r"(?<![^\W\d_])", r"(?![^\W\d_])"
-
-IMAGING_STATIONS: tuple[str, ...] = (
-    rf"{_EDGE}(?:{_IMAGING}){_END}",
-    rf"{_EDGE}(?:{_MODALITY})[\W\d_]*(?:{_DEVICE}){_END}",
-    rf"{_EDGE}(?:{_DEVICE})[\W\d_]*(?:{_MODALITY}){_END}",
-)
-IMAGING_UNITS: tuple[str, ...] = (
-    rf"{_EDGE}(?:modalit(?:y|ies)|imaging (?:devices|stations|modalities)|medical devices|medizingeräte){_END}",
-    rf"{_EDGE}(?:pacs|dicom){_END}",
-)
+def _is_too_old(kind: SystemKind, version: str) -> bool | None:
+    """Whether the version's number says so, such as ``6.1 (7601)``; None when it is none."""
+    numbers = _VERSION.match(version)
+    if numbers is None:
+        return None
+    major, minor = int(numbers[1]), int(numbers[2])
+    build = _LEAST[-1] if numbers[3] is None else int(numbers[3])
+    return (major, minor, build) < _LEAST or (kind == "workstation" and (major, minor) == _WINDOWS_8)
 
 
 @frozen
@@ -114,15 +119,18 @@ class VendorRules:
     """Which machines their vendor manages, beside those whose system says so: listed, and left alone.
 
     The patterns are regular expressions that are looked for, any case. Each is a reason to leave a machine alone
-    until a person approves it, so a doubtful one is better left out than one too many put in.
+    until a person approves it.
 
     Attributes:
         words: In the short name or the description.
         units: In the name of a container that it lies in.
+        codes: Short names such as ``CT01``, ``PHILIPS-MR`` and ``POS3`` count, see
+            :mod:`msp_sdk.enumeration.stations`.
     """
 
-    words: tuple[str, ...] = IMAGING_STATIONS
-    units: tuple[str, ...] = IMAGING_UNITS
+    words: tuple[str, ...] = STATION_WORDS
+    units: tuple[str, ...] = STATION_UNITS
+    codes: bool = True
     _has_word: Callable[[str], bool] = field(init=False, repr=False, eq=False)
     _has_unit: Callable[[str], bool] = field(init=False, repr=False, eq=False)
 
@@ -132,9 +140,13 @@ class VendorRules:
 
     def names(self, hostname: str, description: str | None) -> bool:
         """True if its name or description says so."""
-        # To our own patterns all digits are alike, so the names of a thousand numbered machines are one.
-        name = hostname.translate(_DIGITS_ALIKE) if self.words is IMAGING_STATIONS else hostname
-        return self._has_word(name) or (description is not None and self._has_word(description))
+        # To our own rules all digits are alike, so the names of a thousand numbered machines are one.
+        alike = hostname.translate(_DIGITS_ALIKE)
+        return (
+            self._has_word(alike if self.words is STATION_WORDS else hostname)
+            or (self.codes and is_station_name(alike))
+            or (description is not None and self._has_word(description))
+        )
 
     def holds(self, ou_path: str) -> bool:
         """True if where it lies says so."""

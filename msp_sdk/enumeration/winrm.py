@@ -55,7 +55,7 @@ async def read_by_shell(shells: ShellOpener, target: Target, credential: Credent
         LogonError: The logon was refused or not allowed; ``not-authorised-here`` where the account is no
             administrator of the controller.
         WindowsError: The controller cannot be reached, or did not do it.
-        WireError: What came is not what the script sends.
+        WireError: What came is not what the script sends, or holds no computer.
     """
     parameters: dict[str, object] = {
         "base_dn": base_dn,
@@ -66,6 +66,9 @@ async def read_by_shell(shells: ShellOpener, target: Target, credential: Credent
     async with shells.open(target, credential) as shell:
         result = await shell.run(load("directory-computers"), parameters, deadline_s=DEADLINE_S)
     entries = parse_entries(result.value.get("entries"))
+    if not entries:
+        # The controller is one itself: it was let read nothing.
+        raise WireError("the controller sent no computer, not even itself.")
     if len(entries) != result.value.get("count"):
         raise WireError("the controller sent another number of entries than it says.")
     return entries

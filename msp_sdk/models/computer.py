@@ -39,7 +39,7 @@ class Computer:
 
     Attributes:
         hostname: The short name, as the directory has it; for one without ``dNSHostName`` its sAMAccountName
-            without the ``$``.
+            without the ``$``. Never empty.
         stale: No sign of life for long; see ``skipped_reason``.
         reachable: None when it was not probed.
         doors: Ports that stand open, ascending.
@@ -48,7 +48,8 @@ class Computer:
             that is no Windows.
         managed_by: Distinguished name of who looks after it.
         laps: How the password of its local administrator is kept in the directory; None when it is not, as far as
-            this account sees. ``windows`` is Windows LAPS, and a clear password as far as this account sees.
+            this account sees. ``windows`` is Windows LAPS; that its password is encrypted shows only to an account
+            that may read it.
         laps_readable: This account may read that password. None: nobody has looked. The password itself is never read.
     """
 
@@ -96,6 +97,7 @@ class Enumeration:
         computers: In the directory's order; may be empty only if the directory holds none.
         source: Controller and door, such as ``dc1.corp.example ldaps``.
         service_accounts_count: Of the whole domain, whatever the scope.
+        unreadable_count: Entries that are not listed, because this account may not read their objectGUID.
         cursor: Where changes go on; None when the directory gave none.
         scope: What was read.
     """
@@ -107,6 +109,7 @@ class Enumeration:
     service_accounts_count: int = 0
     cursor: str | None = None
     scope: EnumerationScope = field(factory=EnumerationScope)
+    unreadable_count: int = 0
 
     @property
     def servers(self) -> tuple[Computer, ...]:
@@ -206,6 +209,7 @@ class EnumerationResults:
     reachable_workstations: int = 0
     unreachable: int = 0
     service_accounts_count: int = 0
+    unreadable_count: int = 0
     servers: tuple[Computer, ...] = ()
     workstations: tuple[Computer, ...] = ()
     others: tuple[Computer, ...] = ()
@@ -275,6 +279,7 @@ def make_enumeration_results(
         reachable_workstations=sum(1 for computer in workstations if computer.reachable),
         unreachable=sum(1 for computer in probed if computer.reachable is False),
         service_accounts_count=enumeration.service_accounts_count,
+        unreadable_count=enumeration.unreadable_count,
         servers=servers,
         workstations=workstations,
         others=tuple(computer for computer in probed if computer.role == "other"),

@@ -8,14 +8,18 @@ from fnmatch import translate
 
 from attrs import frozen
 
+# A backslash before anything else stands for itself: people write names as they see them.
+_ESCAPED = re.compile(r"\\([\\/])")
+_NAME = re.compile(r"(?:\\[\\/]|[^/])+")
+
 
 @frozen
 class EnumerationScope:
     r"""What of a domain is read; empty means all. What is given of several kinds must all hold.
 
     Attributes:
-        ous: Containers as paths from the root down, such as ``Clinic/Servers`` (a ``/`` inside a name is ``\/``);
-            what lies below belongs to them.
+        ous: Containers as paths from the root down, such as ``Clinic/Servers`` (a ``/`` inside a name is ``\/``,
+            a backslash ``\\``); what lies below belongs to them.
         excluded_ous: Containers that are left out, also where ``ous`` names one above them.
         names: Patterns of the short name with ``*``, ``?`` and ``[…]``, any case.
         roles: Roles.
@@ -63,14 +67,16 @@ class EnumerationScope:
 
 @functools.lru_cache(maxsize=4096)
 def fold_path(path: str) -> tuple[str, ...]:
-    r"""A path of containers as its names, folded, from the root down; ``\/`` is a slash inside a name.
+    r"""A path of containers as its names, folded, from the root down.
+
+    Inside a name ``\/`` is a slash and ``\\`` a backslash.
 
     Example:
         >>> fold_path(r"Clinic/A\/B/")
         ('clinic', 'a/b')
     """
-    names = re.split(r"(?<!\\)/", path)
-    return tuple(name.replace("\\/", "/").strip().casefold() for name in names if name.strip())
+    names = (_ESCAPED.sub(r"\1", name).strip() for name in _NAME.findall(path))
+    return tuple(name.casefold() for name in names if name)
 
 
 def _lies_in(place: tuple[str, ...], container: tuple[str, ...]) -> bool:

@@ -15,7 +15,13 @@ from msp_sdk.testing.directory_data import DirectoryEntry
 from msp_sdk.testing.directory_filter import fold_dn
 
 CONFIDENTIAL = frozenset(
-    {"ms-mcs-admpwd", "mslaps-password", "mslaps-encryptedpassword", "mslaps-encryptedpasswordhistory"}
+    {
+        "ms-mcs-admpwd",
+        "mslaps-password",
+        "mslaps-encryptedpassword",
+        "mslaps-encryptedpasswordhistory",
+        "mslaps-encrypteddsrmpassword",
+    }
 )
 
 

@@ -255,7 +255,7 @@ def scan_defender(machine: Machine, parameters: dict[str, object], payload: byte
     }
 
 
-@answers("directory-computers", sha256="7aee6d10937df3dc8e6e92d0ea19dd216ae05e80addbf26998f42df97309199d")
+@answers("directory-computers", sha256="385587f70b4192f83c38384c7b6852775fb04bb05c39bc73315b8b357c6a02ea")
 def directory_computers(machine: Machine, parameters: dict[str, object], payload: bytes) -> Mapping[str, object]:
     """The computers of the directory of which this machine is a controller: the entries in its note ``directory``."""
     del payload

@@ -219,6 +219,8 @@ class DirectoryWatch:
         self._followed_at_beat = tools.beats
         self._forget_unread()
         logger.info("enumerated %s: %d computers", enumeration.domain_name, len(enumeration.computers))
+        if enumeration.unreadable_count:
+            logger.warning("%d entries show no objectGUID and are not listed", enumeration.unreadable_count)
 
     # Following.
 
@@ -308,7 +310,7 @@ class DirectoryWatch:
     def _note_newcomers(self, changed: Sequence[Computer], known: dict[str, Computer]) -> None:
         for computer in changed:
             before = known.get(computer.object_guid)
-            if before is None or before.skipped_reason == "new" or before.fqdn != computer.fqdn:
+            if before is None or before.os_name is None or before.fqdn != computer.fqdn:
                 self.newcomers.add(computer.object_guid)
 
     # When it does not work.

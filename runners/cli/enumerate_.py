@@ -88,6 +88,7 @@ def _show(enumeration: Enumeration, passed_over: tuple[ControllerFailure, ...] |
                 "source": enumeration.source,
                 "enumerated_at": enumeration.enumerated_at,
                 "service_accounts_count": enumeration.service_accounts_count,
+                "unreadable_count": enumeration.unreadable_count,
                 "cursor": enumeration.cursor,
                 "scope": enumeration.scope,
                 "passed_over": passed_over,
@@ -105,6 +106,8 @@ def _show(enumeration: Enumeration, passed_over: tuple[ControllerFailure, ...] |
         f" {len(enumeration.others)} others; {enumeration.service_accounts_count} managed service accounts are not"
         " listed"
     )
+    if enumeration.unreadable_count:
+        print_line(f"{enumeration.unreadable_count} entries are not listed: this account may not read their objectGUID")
     reasons = Counter(entry.skipped_reason for entry in enumeration.computers if entry.skipped_reason)
     if reasons:
         print_line("not targets: " + ", ".join(f"{count} {code}" for code, count in reasons.most_common()))

@@ -289,6 +289,17 @@ def test_a_service_account_that_goes_while_all_is_read_is_not_counted():
     assert read_full(directory, EnumerationScope()).service_accounts_count == before - 1
 
 
+@pytest.mark.parametrize("dirsync", [True, False])
+def test_an_entry_without_an_identity_is_counted_and_not_listed(dirsync):
+    directory = ModelDirectory(dirsync=dirsync, sees_deleted=True)
+    Story(directory, [])
+    before = read_full(directory, EnumerationScope())
+    directory.write(b"?" * 16, f"CN=HIDDEN,{BASE}", {"objectclass": (b"computer",), "samaccountname": (b"HIDDEN$",)})
+    reading = FullReading(session(directory), BASE, Judge("x.test", NOW))
+    computers = [computer for batch in reading.batches() for computer in batch.computers]
+    assert (len(computers), reading.unreadable_count) == (len(before.computers), 1)
+
+
 def test_a_delta_merges_by_attribute_and_an_empty_one_is_a_removal():
     # Lesson 53: code that replaced records passed the lab and would have corrupted data.
     guid = (uuid.UUID(int=1).bytes_le,)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import UTC, datetime
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msp_sdk.directory.entry import Entry, ou_path, parse_sid, render_sid, split_dn
+from central_app.bodies import check_plain
+from central_app.computers.store import computer_row
+from central_app.reports import Reporter
+from msp_sdk.directory.entry import Entry, ou_path, parse_guid, parse_sid, render_sid, split_dn
 from msp_sdk.enumeration.classify import COMPUTER_ATTRIBUTES, ServiceAccount, classify
+from msp_sdk.models.computer import Computer
 from msp_sdk.models.reason import REASONS
+from msp_sdk.models.scope import fold_path
 from msp_sdk.testing.directory_data import escape_dn
+from msp_sdk.wire.converter import dumps, loads, structure
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 WORDS = st.sampled_from(["Windows", "Server", "10", "Enterprise", "Linux", "IoT", "2008", "R2", "®", "Samba", ""])
@@ -22,13 +29,22 @@ VALUES = st.one_of(
 ENTRIES = st.dictionaries(
     st.sampled_from([name.lower() for name in COMPUTER_ATTRIBUTES]), st.lists(VALUES, max_size=3).map(tuple)
 )
+GUIDS = st.binary(min_size=16, max_size=16).map(lambda guid: {"objectguid": guid})
+TEXTS = st.one_of(st.binary(max_size=400), st.text(max_size=400).map(str.encode), VALUES)
+TEXT_ENTRIES = st.dictionaries(
+    st.sampled_from(
+        ["samaccountname", "dnshostname", "name", "operatingsystem", "operatingsystemversion", "managedby"]
+    ),
+    TEXTS,
+)
 
 
 @settings(deadline=None)
 @given(ENTRIES, st.text(max_size=60))
 def test_nothing_breaks_it_and_nothing_is_dropped_without_a_reason(attributes, dn):
     found = classify(Entry(dn, attributes), domain_name="x.test", now=NOW)
-    if isinstance(found, ServiceAccount):
+    if not isinstance(found, Computer):
+        assert isinstance(found, ServiceAccount) or parse_guid(Entry(dn, attributes).value("objectGUID")) is None
         return
     assert found.is_domain_controller == (found.role == "domain_controller")
     assert found.is_server == (found.role in ("server", "domain_controller"))
@@ -36,6 +52,27 @@ def test_nothing_breaks_it_and_nothing_is_dropped_without_a_reason(attributes, d
     assert found.role != "other" or found.skipped_reason is not None
     assert found.skipped_reason is None or found.skipped_reason in REASONS
     assert found.enabled or found.skipped_reason is not None
+
+
+@settings(deadline=None)
+@given(TEXT_ENTRIES, GUIDS, st.text(max_size=60))
+def test_every_computer_can_be_kept_by_central(attributes, guid, dn):
+    # One that cannot would have the whole report refused, for ever.
+    found = classify(Entry(dn, {**attributes, **guid}), domain_name="x.test", now=NOW)
+    assert isinstance(found, Computer)
+    data = loads(dumps(found))
+    check_plain(data)
+    computer_row(data, Reporter("p", "s", "a"), "r", "x.test", NOW, path="")
+    assert structure(data, Computer) == found
+    assert not any(unicodedata.category(character) == "Cc" for text in data.values() if isinstance(text, str)
+                   for character in text)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(alphabet="aB/\\, ", min_size=1, max_size=5).filter(str.strip), min_size=1, max_size=4))
+def test_a_path_of_containers_is_read_as_it_was_written(names):
+    dn = ",".join(["CN=X", *(f"OU={escape_dn(name)}" for name in reversed(names)), "DC=x"])
+    assert fold_path(ou_path(dn)) == tuple(name.strip().casefold() for name in names)
 
 
 @settings(deadline=None)

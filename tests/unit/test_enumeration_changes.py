@@ -275,6 +275,18 @@ async def test_changes_that_break_off_claim_nothing_and_go_on_at_the_next_contro
         assert caught.value.retryable
 
 
+async def test_the_password_of_a_controllers_repair_mode_is_laps_too(site):
+    async with site() as it:
+        kept = {"msLAPS-PasswordExpirationTime": 1, "msLAPS-EncryptedDSRMPassword": b"hidden"}
+        it.spec.change(it.dn("SRV1"), kept)
+        for rights, wanted in (((), ("windows", False)), (("svc",), ("windows-encrypted", True))):
+            it.spec.rights.reads_confidential.update(rights)
+            async with it.enumerator() as enumerator:
+                enumeration = await enumerator.enumerate()
+            found = {computer.hostname: (computer.laps, computer.laps_readable) for computer in enumeration.computers}
+            assert found["srv1"] == wanted
+
+
 async def test_laps_is_told_with_whether_it_is_readable_and_no_password_is_sent(site):
     async with site() as it:
         it.spec.change(it.dn("WS1"), {"msLAPS-PasswordExpirationTime": 1, "msLAPS-EncryptedPassword": b"hidden"})

@@ -73,13 +73,39 @@ async def test_a_controller_reads_its_directory_for_its_administrator(lab):
     assert enumeration.source == f"dc1.{DOMAIN} winrm"
     assert [(entry.hostname, entry.role) for entry in enumeration.computers] == [
         ("dc1", "domain_controller"),
-        ("ws,1", "workstation"),
+        ("WS,1", "workstation"),
         ("srv1", "server"),
     ]
     assert enumeration.computers[1].ou_path == "Clinic/A,B"
     assert (enumeration.service_accounts_count, enumeration.cursor) == (1, None)
-    assert [entry.hostname for entry in scoped.computers] == ["ws,1"]
+    assert [entry.hostname for entry in scoped.computers] == ["WS,1"]
     assert host.machine.violations == []
+
+
+async def test_a_controller_that_sends_no_computer_was_let_read_nothing(lab):
+    # Lesson 24: it is one itself.
+    host, credential = controller_host(lab), lab.domain_credential(type="domain_admin")
+    host.machine.notes["directory"] = []
+    lab.prove(credential)
+    shells = lab.shells()
+    with HostsThread([host]):
+        async with enumerator(lab, host, credential, shells=shells) as it:
+            with pytest.raises(DirectoryError, match="not even itself"):
+                await it.enumerate()
+        await shells.aclose()
+
+
+async def test_entries_without_an_identity_are_counted_there_too(lab):
+    host, credential = controller_host(lab), lab.domain_credential(type="domain_admin")
+    hidden = make_computer_entry("HIDDEN1", "Windows 11 Pro", domain=DOMAIN, objectGUID=None)
+    host.machine.notes["directory"] = [*ENTRIES, hidden]
+    lab.prove(credential)
+    shells = lab.shells()
+    with HostsThread([host]):
+        async with enumerator(lab, host, credential, shells=shells) as it:
+            enumeration = await it.enumerate()
+        await shells.aclose()
+    assert (len(enumeration.computers), enumeration.unreadable_count) == (3, 1)
 
 
 async def test_a_service_account_never_goes_there(lab):

@@ -2,6 +2,7 @@
 # version: 1
 # writes: no
 # Reads entries of the directory of which this host is a controller. Values go out as LDAP has them, as bytes.
+# A long attribute comes in ranges: what is left of it is asked for until all of it is there.
 # Input:  base_dn, filter, attributes (names), page_size.
 # Output: count, entries: base64 of gzip of ASCII lines, one an entry: its distinguished name, then name=value,value
 #         for each attribute, with tabs between them; distinguished name and values are base64 of bytes.
@@ -24,6 +25,35 @@ function ConvertTo-Value {
         $text = [Convert]::ToString($Value, $invariant)
     }
     [Convert]::ToBase64String([Text.Encoding]::UTF8.GetBytes($text))
+}
+
+function Get-Rest {
+    # The values of an attribute from a place on. Without an end in the answer there are more.
+    param($Entry, [string]$Name, [int]$Start)
+    $one = New-Object System.DirectoryServices.DirectorySearcher($Entry.GetDirectoryEntry())
+    try {
+        $one.SearchScope = 'Base'
+        $one.Filter = '(objectClass=*)'
+        while ($true) {
+            $one.PropertiesToLoad.Clear()
+            $null = $one.PropertiesToLoad.Add("$Name;range=$Start-*")
+            $part = $one.FindOne()
+            $range = @($part.Properties.PropertyNames | Where-Object { $_ -like "$Name;range=*" })
+            if ($range.Count -ne 1 -or $part.Properties[$range[0]].Count -eq 0) {
+                throw "the values of $Name from $Start on did not come."
+            }
+            foreach ($value in $part.Properties[$range[0]]) {
+                ConvertTo-Value -Value $value
+                $Start++
+            }
+            if ($range[0].EndsWith('-*')) {
+                return
+            }
+        }
+    } finally {
+        $one.SearchRoot.Dispose()
+        $one.Dispose()
+    }
 }
 
 # A slash would end the name in a path of this kind.
@@ -52,11 +82,15 @@ try {
         $parts = @(ConvertTo-Value -Value ([string]$names[0]))
         foreach ($name in $entry.Properties.PropertyNames) {
             if ($name -ne 'adspath' -and $name -ne 'distinguishedname') {
-                $values = @()
-                foreach ($value in $entry.Properties[$name]) {
-                    $values += ConvertTo-Value -Value $value
+                $values = @(foreach ($value in $entry.Properties[$name]) { ConvertTo-Value -Value $value })
+                $bare, $range = ([string]$name).Split(';')
+                if ($null -ne $range -and -not $range.EndsWith('-*')) {
+                    $values += @(Get-Rest -Entry $entry -Name $bare -Start $values.Count)
                 }
-                $parts += [string]$name + '=' + ($values -join ',')
+                # Beside its ranges an attribute comes once more, without values.
+                if ($values.Count -gt 0) {
+                    $parts += $bare + '=' + ($values -join ',')
+                }
             }
         }
         $writer.Write(($parts -join "`t") + "`n")
