@@ -215,10 +215,16 @@ class _Connection:
         compiled: Any = statement.compile(dialect=_DIALECT, column_keys=list(rows[0]))
         processors = compiled._bind_processors  # noqa: SLF001 (as the package itself encodes values)
         order = compiled.positiontup
-        encoded = []
-        for row in rows:
-            values = compiled.construct_params(row)
-            encoded.append([processors[key](values[key]) if key in processors else values[key] for key in order])
+
+        def encode() -> list[list[object]]:
+            found = []
+            for row in rows:
+                values = compiled.construct_params(row)
+                found.append([processors[key](values[key]) if key in processors else values[key] for key in order])
+            return found
+
+        # Thousands of documents take a while to write: the loop answers others meanwhile.
+        encoded = await asyncio.to_thread(encode)
         try:
             cursor = await self._connection.raw_connection.executemany(compiled.string, encoded)
             await cursor.close()

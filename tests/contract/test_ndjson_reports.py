@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from msp_sdk.models.computer import Computer, EnumerationReport, EnumerationResults
+from msp_sdk.models.computer import Computer, EnumerationReport, EnumerationResults, RemovedComputer
 from msp_sdk.wire.ndjson import MEDIA_TYPE, render_report
 
 URL = "/api/appliances/enumeration-results"
@@ -60,7 +60,8 @@ def count(site: Any) -> int:
 def test_a_long_report_arrives_whole_whatever_the_chunks(site: Any) -> None:
     body = b"".join(lines("e1", 1200))
     answer = send(site, (body[start : start + 1013] for start in range(0, len(body), 1013)))
-    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "repeated": False})
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"status": "ok", "repeated": False, "refused_count": 0, "refused": []}
     assert count(site) == 1200
     assert send(site, body).json()["repeated"] is True
 
@@ -99,12 +100,28 @@ def test_half_of_a_compressed_report_changes_nothing(site: Any) -> None:
     assert count(site) == 0
 
 
-def test_a_wrong_line_refuses_all_of_it(site: Any) -> None:
-    whole = lines("e1", 5)
-    answer = send(site, b"".join([*whole[:3], b'{"hostname": "X"}\n', *whole[3:]]))
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
-    broken = send(site, b"".join([*whole[:3], b"{\n", *whole[3:]]))
-    assert (broken.status_code, broken.json()["code"]) == (400, "bad-json")
+def with_end(*whole: bytes) -> bytes:
+    """The lines, with the end that goes with them."""
+    digest = hashlib.sha256(b"".join(whole[1:])).hexdigest()
+    end = json.dumps({"count": len(whole) - 1, "sha256": digest}).encode() + b"\n"
+    return b"".join([*whole, end])
+
+
+@pytest.mark.parametrize("wrong", [b'{"hostname": "X"}\n', b"{\n", b"\n", b"[]\n", b"null\n", b'{"removed": 1}\n'])
+def test_a_line_that_is_no_computer_is_refused_alone(site: Any, wrong: bytes) -> None:
+    whole = lines("e1", 5)[:-1]
+    answer = send(site, with_end(*whole[:3], wrong, *whole[3:]))
+    assert (answer.status_code, answer.json()["refused_count"]) == (200, 1), answer.text
+    assert answer.json()["refused"][0]["path"].startswith("lines[3]")
+    assert count(site) == 5
+    # The end counts it too: what was not sent so is not what its last line says.
+    assert send(site, b"".join([*whole[:3], wrong, *lines("e2", 5)[3:]])).json()["code"] == "report-incomplete"
+
+
+@pytest.mark.parametrize("head", [b"{}\n", b"null\n", b"[]\n", b"{\n"])
+def test_a_first_line_that_is_no_head_refuses_all_of_it(site: Any, head: bytes) -> None:
+    answer = send(site, with_end(head, *lines("e1", 2)[1:-1]))
+    assert answer.status_code in (400, 422), answer.text
     assert count(site) == 0
 
 
@@ -130,28 +147,38 @@ def test_a_line_without_an_end_is_stopped(site: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["A\\u0000B", "\\ud800", "", "x" * 300])
-def test_a_name_that_no_table_holds_refuses_all_of_it(site: Any, name: str) -> None:
-    whole = lines("e1", 3)
+def test_a_name_that_no_table_holds_costs_no_other_computer_its_place(site: Any, name: str) -> None:
+    whole = lines("e1", 3)[:-1]
     whole[2] = whole[2].replace(b'"hostname":"SRV00001"', f'"hostname":"{name}"'.encode())
-    digest = hashlib.sha256(b"".join(whole[1:-1])).hexdigest()
-    whole[-1] = json.dumps({"count": 3, "sha256": digest}).encode() + b"\n"
-    answer = send(site, b"".join(whole))
+    answer = send(site, with_end(*whole))
+    assert answer.status_code == 200, answer.text
     # Half a character is no JSON at all.
-    assert (answer.status_code, answer.json()["code"]) in ((422, "invalid"), (400, "bad-json")), answer.text
-    assert count(site) == 0
+    assert answer.json()["refused"][0]["path"] in ("lines[2].hostname", "lines[2]")
+    assert count(site) == 2
 
 
 def test_changes_as_lines_remove_what_is_gone_and_leave_the_rest(site: Any) -> None:
     assert send(site, b"".join(lines("e1", 3))).status_code == 200
     whole = lines("e2", 5)
     head = json.loads(whole[0])
+    # An older appliance says in its first line what is gone.
     head["results"] |= {"kind": "changes", "removed": [{"object_guid": "guid-0", "reason": "deleted"}]}
     first = json.dumps(head).encode() + b"\n"
-    fourth = whole[4:5]
-    end = json.dumps({"count": 1, "sha256": hashlib.sha256(fourth[0]).hexdigest()}).encode() + b"\n"
-    answer = send(site, b"".join([first, *fourth, end]))
+    gone = b'{"removed": {"object_guid": "GUID-1", "reason": "deleted"}}\n'
+    answer = send(site, with_end(first, whole[4], whole[5], gone))
     assert answer.status_code == 200, answer.text
     assert count(site) == 3
+
+
+def test_a_report_of_fifty_thousand_removed_computers_is_taken(site: Any) -> None:
+    assert send(site, b"".join(lines("e1", 3))).status_code == 200
+    gone = [*(RemovedComputer(f"{number:036}", "deleted") for number in range(50_000)), RemovedComputer("guid-1", "x")]
+    results = EnumerationResults(
+        "changes", "corp.example", datetime(2026, 1, 5, tzinfo=UTC), "dc1 ldaps", removed=tuple(gone)
+    )
+    answer = send(site, b"".join(render_report(EnumerationReport("e2", results))))
+    assert answer.status_code == 200, answer.text
+    assert count(site) == 2
 
 
 def test_lines_of_a_scope_that_no_model_here_knows_mark_nothing_as_vanished(site: Any) -> None:
