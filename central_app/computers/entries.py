@@ -15,7 +15,7 @@ from central_app.bodies import check_plain
 from central_app.computers.scope import ReportScope, scope_of_report
 from central_app.database.folding import fold
 from central_app.problems import ProblemError
-from central_app.reports import LONGEST_GUID, LONGEST_ID, check_text
+from central_app.reports import LONGEST_GUID, LONGEST_ID, check_text, refused_entry
 from msp_sdk.errors import WireError
 from msp_sdk.models.checkin import RefusedEntry
 from msp_sdk.models.computer import Computer, EnumerationResults, RemovedComputer
@@ -115,8 +115,7 @@ def read_entries(entries: Iterable[Entry]) -> Batch:
             else:
                 rows.append(_computer(data))
         except (WireError, ProblemError) as error:
-            place, message = error.errors[0] if error.errors else ("", error.detail)
-            refused.append(RefusedEntry(f"{path}.{place}" if place else path, message))
+            refused.append(refused_entry(path, error))
             guids += _guid(data)
     return Batch(tuple(rows), tuple(removed), tuple(refused), tuple(guids))
 

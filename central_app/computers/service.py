@@ -26,7 +26,7 @@ from central_app.database.connection import Database, Reader, Transaction
 from central_app.database.folding import fold
 from central_app.events import emit
 from central_app.problems import ProblemError
-from central_app.reports import Reporter, acknowledge_work, check_text, take_report
+from central_app.reports import Reporter, acknowledge_work, check_text, nothing_held, take_report
 from central_app.wishes import wish_again
 from msp_sdk.errors import WireError
 from msp_sdk.models.checkin import ReportReply
@@ -99,11 +99,7 @@ async def _take_results(
 ) -> ReportReply:
     report_id, results, domain_name = head.report_id, head.results, head.domain_name
     if upload.refused and not upload.count and not upload.removed:
-        # Nothing of it can be held: that is not a domain without computers.
-        raise WireError(
-            "no entry of the report can be held.",
-            errors=tuple((entry.path, entry.message) for entry in upload.refused),
-        )
+        raise nothing_held(upload.refused)
 
     async def apply(tx: Transaction) -> None:
         await upload.move(tx, report_id, domain_name, now)

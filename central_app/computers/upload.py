@@ -20,7 +20,7 @@ from central_app.database.tables import computers
 from central_app.database.types import Instant
 from central_app.database.upload_tables import uploaded_computers, uploads
 from central_app.problems import ProblemError
-from central_app.reports import Reporter, upsert
+from central_app.reports import REFUSED_NAMED_COUNT, Reporter, upsert
 from msp_sdk.errors import MspError
 from msp_sdk.models.checkin import RefusedEntry
 
@@ -31,8 +31,6 @@ LONGEST_UPLOAD_S = 3600.0
 DEAD_AFTER = timedelta(seconds=2 * LONGEST_UPLOAD_S)
 # How many rows one short transaction deletes.
 CLEARED_COUNT = 2000
-# So many refused entries are named in the reply; the rest is counted.
-REFUSED_NAMED_COUNT = 50
 
 _COPIED = ("site_id", "object_guid", "hostname", "fqdn", "folded_hostname", "folded_fqdn", "role", "data")
 

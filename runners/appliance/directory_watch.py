@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from attrs import evolve
 
+from msp_sdk.checkin import REPORT_REFUSED, enumeration_matter
 from msp_sdk.enumeration import ControllerFailure
 from msp_sdk.errors import DirectoryError, DiscoveryError, LogonError, MspError
 from msp_sdk.models.computer import (
@@ -40,9 +41,11 @@ from runners.appliance.wiring import Tools, report_id
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# A full reading reconciles: daily, and more often for an account that does not see what was deleted.
+# A full reading reconciles: daily, and more often for an account that does not see what was deleted. Hourly while
+# Central refuses what was read: with another directory or a newer Central it is taken.
 RECONCILE_S = 24 * 3600.0
 RECONCILE_BLIND_S = 6 * 3600.0
+RECONCILE_REFUSED_S = 3600.0
 CURSOR_LOST = "cursor-lost"
 # A controller may give many reasons; a report names so many of them.
 MOST_FAILURES = 50
@@ -128,7 +131,10 @@ class DirectoryWatch:
         if kept.full_at is None or self._is_cursor_lost or kept.ous != self._tools.checkin.holdings.scope.ous:
             return True
         age = self._tools.clock.now() - kept.full_at
-        longest = timedelta(seconds=(RECONCILE_S if kept.sees_removals else RECONCILE_BLIND_S) * self._jitter)
+        longest_s = RECONCILE_S if kept.sees_removals else RECONCILE_BLIND_S
+        if self._tools.checkin.refused.get(enumeration_matter(kept.enumeration.domain_name)) == REPORT_REFUSED:
+            longest_s = RECONCILE_REFUSED_S
+        longest = timedelta(seconds=longest_s * self._jitter)
         return not timedelta(0) <= age < longest
 
     @staticmethod

@@ -333,6 +333,21 @@ def test_a_list_of_targets_replaces_the_last_one_of_its_appliance(site: Any) -> 
     assert found["skipped"][0]["reason"] == "stale"
 
 
+def test_a_target_that_cannot_be_held_is_refused_alone(site: Any) -> None:
+    good = [{"hostname": "SRV1", "role": "server"}]
+    bad = [{"hostname": "SRV2", "role": "server", "os_name": "\x00"}, {"hostname": " ", "role": "server"}, 7]
+    body = {"report_id": "t1", "enumeration_generation": 1, "targets": [*bad, *good], "skipped": [{"hostname": "X"}]}
+    answer = report(site, "targets", body)
+    assert answer.status_code == 200, answer.text
+    places = [entry["path"] for entry in answer.json()["refused"]]
+    assert places == ["targets[0].os_name", "targets[1].hostname", "targets[2]", "skipped[0].reason"]
+    (found,) = listed(site, "targets")
+    assert [entry["hostname"] for entry in found["targets"]] == ["SRV1"]
+    nothing = report(site, "targets", {**body, "report_id": "t2", "targets": bad})
+    assert nothing.status_code == 422
+    assert [entry["hostname"] for entry in listed(site, "targets")[0]["targets"]] == ["SRV1"]
+
+
 def test_a_list_of_5000_targets_is_taken_and_read_again_and_one_beyond_reason_is_too_large(site: Any) -> None:
     """A bigger site must not lose its list: nothing would be waited for, and hosts would be passed over in silence."""
     provenance = dict.fromkeys(("hostname", "role", "fqdn", "sid", "object_guid", "ip_addresses"), "directory")
