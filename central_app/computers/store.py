@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -141,11 +141,19 @@ async def role_counts(reader: Reader, site_id: str) -> dict[str, int]:
     return {row["role"]: int(row["number"]) for row in rows}
 
 
-async def all_computers(reader: Reader, site_id: str) -> list[Computer]:
-    """Every present computer of a site, by host name."""
-    rows = await reader.fetch_all(
-        select(computers.c.data)
-        .where(computers.c.site_id == site_id, computers.c.vanished_at.is_(None))
-        .order_by(computers.c.folded_hostname)
+async def present_names(reader: Reader, site_id: str) -> list[Row]:
+    """``hostname``, ``fqdn``, ``object_guid`` and ``role`` of every present computer of a site, in no order."""
+    names = (computers.c.hostname, computers.c.fqdn, computers.c.object_guid, computers.c.role)
+    return await reader.fetch_all(
+        select(*names).where(computers.c.site_id == site_id, computers.c.vanished_at.is_(None))
     )
-    return [structure(row["data"], Computer) for row in rows]
+
+
+async def some_computers(reader: Reader, site_id: str, object_guids: Collection[str]) -> dict[str, Computer]:
+    """The present ones of these computers (objectGUIDs in any case, a page of them), by folded objectGUID."""
+    rows = await reader.fetch_all(
+        select(computers.c.object_guid, computers.c.data)
+        .where(computers.c.site_id == site_id, computers.c.vanished_at.is_(None))
+        .where(computers.c.object_guid.in_([guid.casefold() for guid in object_guids]))
+    )
+    return {row["object_guid"]: structure(row["data"], Computer) for row in rows}

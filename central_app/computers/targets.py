@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -156,15 +157,21 @@ async def list_rows(reader: Reader, site_id: str) -> list[Row]:
     )
 
 
-async def list_targets(reader: Reader, site_id: str) -> list[TargetsReport]:
-    """The last list of each appliance of a site; empty when none has reported."""
+def _by_appliance(rows: Iterable[Row]) -> dict[str, tuple[list[Target], list[SkippedTarget]]]:
     lists: dict[str, tuple[list[Target], list[SkippedTarget]]] = {}
-    for row in await target_rows(reader, site_id):
+    for row in rows:
         listed, skipped = lists.setdefault(row["appliance_id"], ([], []))
         if row["skipped"]:
             skipped.append(structure(row["data"], SkippedTarget))
         else:
             listed.append(structure(row["data"], Target))
+    return lists
+
+
+async def list_targets(reader: Reader, site_id: str) -> list[TargetsReport]:
+    """The last list of each appliance of a site; empty when none has reported."""
+    rows = await target_rows(reader, site_id)
+    lists = await asyncio.to_thread(_by_appliance, rows)
     found = []
     for row in await list_rows(reader, site_id):
         listed, skipped = lists.get(row["appliance_id"], ([], []))

@@ -32,6 +32,7 @@ Row = Mapping[str, Any]
 
 BUSY_TIMEOUT_MS = 10_000
 READERS = 3
+MANY_ROWS = 1000
 WAL_ATTEMPTS = 100
 WAL_WAIT_S = 0.05
 
@@ -198,7 +199,10 @@ class _Connection:
             records = await self._connection.fetch_all(statement)
         except sqlite3.Error as error:
             raise _translate(error) from error
-        return [_decode(record) for record in records]
+        if len(records) < MANY_ROWS:
+            return [_decode(record) for record in records]
+        # Thousands of documents take a while to read: the loop answers others meanwhile.
+        return await asyncio.to_thread(lambda: [_decode(record) for record in records])
 
     async def execute(self, statement: ClauseElement) -> int:
         raw = self._connection.raw_connection

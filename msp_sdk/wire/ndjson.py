@@ -51,7 +51,7 @@ def render_report(report: EnumerationReport) -> Iterator[bytes]:
     results = report.results
     if results is None:
         raise WireError("only results are sent as NDJSON.", path="results")
-    head: dict[str, Any] = unstructure(evolve(results, **dict.fromkeys(ARRAYS, ())))
+    head: dict[str, Any] = unstructure(evolve(results, servers=(), workstations=(), others=(), removed=()))
     for name in ARRAYS:
         del head[name]
     yield dumps({"report_id": report.report_id, "results": head}) + b"\n"

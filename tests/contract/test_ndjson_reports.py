@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import sqlite3
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -91,6 +94,66 @@ def test_a_report_that_is_not_what_its_last_line_says_changes_nothing(site: Any)
     answer = send(site, b"".join(swapped))
     assert (answer.status_code, answer.json()["code"]) == (422, "report-incomplete")
     assert count(site) == 0
+
+
+def left_behind(site: Any) -> tuple[int, int]:
+    with closing(sqlite3.connect(site.central.database)) as connection:
+        return tuple(
+            connection.execute(f"select count(*) from {table}").fetchone()[0]
+            for table in ("uploads", "uploaded_computers")
+        )
+
+
+def test_whatever_becomes_of_a_report_nothing_is_left_beside_the_list(site: Any) -> None:
+    whole = lines("e1", 3000)
+    assert send(site, b"".join(whole)).status_code == 200
+    assert send(site, b"".join(whole[:-1])).status_code == 422
+    assert left_behind(site) == (0, 0)
+
+    def breaks_off() -> Iterator[bytes]:
+        yield b"".join(whole[:2000])
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        send(site, breaks_off())
+    until = time.monotonic() + 20
+    while left_behind(site) != (0, 0):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert count(site) == 3000
+
+
+def test_what_a_central_that_died_left_of_a_report_is_cleared_by_a_later_one(site: Any) -> None:
+    with closing(sqlite3.connect(site.central.database, timeout=20)) as connection, connection:
+        for name, began in (("dead", "2020-01-01 00:00:00.000000"), ("alive", "2999-01-01 00:00:00.000000")):
+            connection.execute("insert into uploads values (?, ?, ?)", (site.site_id, name, began))
+            for number in range(2500):
+                row = (site.site_id, name, str(number), "H", "h", "server", "{}")
+                connection.execute(
+                    "insert into uploaded_computers (site_id, upload_id, object_guid, hostname, folded_hostname, role,"
+                    " data) values (?, ?, ?, ?, ?, ?, ?)",
+                    row,
+                )
+    assert send(site, b"".join(lines("e1", 3))).status_code == 200
+    assert left_behind(site) == (1, 2500)
+    assert count(site) == 3
+
+
+def test_a_heartbeat_waits_for_no_report_that_is_arriving(site: Any) -> None:
+    """Lesson 16: a big report is judged elsewhere, and the database is only held for a batch of it."""
+    whole = lines("e1", 3000)
+    waited: list[float] = []
+
+    def slowly() -> Iterator[bytes]:
+        for start in range(0, len(whole), 500):
+            yield b"".join(whole[start : start + 500])
+            begun = time.monotonic()
+            site.joined.check_in()
+            waited.append(time.monotonic() - begun)
+
+    assert send(site, slowly()).status_code == 200
+    assert len(waited) == 7
+    assert count(site) == 3000
 
 
 def test_half_of_a_compressed_report_changes_nothing(site: Any) -> None:

@@ -132,7 +132,7 @@ def enumeration(
 
 def test_what_was_refused_stands_over_a_restart_until_central_has_it_in_another_way(tmp_path: Path) -> None:
     """Nobody looks into a folder: a report that is lost for good must be heard of."""
-    refusal = (422, {"code": "invalid", "detail": "no"})
+    refusal: tuple[int, dict[str, object]] = (422, {"code": "invalid", "detail": "no"})
     here = "enumeration:corp.example"
 
     async def run() -> None:

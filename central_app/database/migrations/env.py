@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-# All tables, wherever they stand.
-from central_app.database.upload_tables import metadata
+import central_app.database.upload_tables  # noqa: F401 (its tables are of the same metadata)
+from central_app.database.tables import metadata
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=metadata, render_as_batch=True, compare_type=True)
