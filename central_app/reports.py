@@ -19,7 +19,7 @@ from central_app.database.tables import appliances, reports
 from central_app.problems import ProblemError
 from central_app.state import central_of
 from msp_sdk.errors import MspError, WireError
-from msp_sdk.models.checkin import ReportReply
+from msp_sdk.models.checkin import RefusedEntry, ReportReply
 from msp_sdk.models.generation import acknowledge
 
 KEPT = timedelta(days=30)
@@ -28,6 +28,8 @@ LONGEST_ID = 80
 DRAINED_BYTES = 32 * 1024 * 1024
 LONGEST_NAME = 255
 LONGEST_GUID = 40
+# So many refused entries are named in a reply; the rest is counted.
+REFUSED_NAMED_COUNT = 50
 
 
 @frozen
@@ -108,6 +110,19 @@ def check_text(value: str, path: str, longest: int = LONGEST_NAME) -> str:
     if not value.strip() or len(value) > longest or "\x00" in value:
         raise WireError(f"a name here has 1 to {longest} characters.", path=path)
     return value
+
+
+def refused_entry(path: str, error: WireError | ProblemError) -> RefusedEntry:
+    """An entry of a report that cannot be held; the error's own places count from where the entry stands."""
+    place, message = error.errors[0] if error.errors else ("", error.detail)
+    return RefusedEntry(f"{path}.{place}" if place else path, message)
+
+
+def nothing_held(refused: Sequence[RefusedEntry]) -> WireError:
+    """The refusal of a report of which nothing can be held: that is not an empty one (lesson 24)."""
+    return WireError(
+        "no entry of the report can be held.", errors=tuple((entry.path, entry.message) for entry in refused)
+    )
 
 
 def check_guid(value: str | None, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 
 from sqlalchemy import select
@@ -102,4 +103,4 @@ async def list_results(reader: Reader, site_id: str) -> list[CheckResult]:
         .where(scan_results.c.site_id == site_id)
         .order_by(scan_results.c.hostname, scan_results.c.host_key, scan_results.c.check_name)
     )
-    return [structure(row["result"], CheckResult) for row in rows]
+    return await asyncio.to_thread(lambda: [structure(row["result"], CheckResult) for row in rows])

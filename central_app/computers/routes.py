@@ -9,18 +9,16 @@ from sanic import Blueprint, Request
 from sanic.response import HTTPResponse
 
 from central_app.auth import Caller, add_route
-from central_app.bodies import MOST_BYTES, check_plain, json_reply, list_reply
-from central_app.computers.service import Report, list_computers, parse_report, take_enumeration, take_results
-from central_app.computers.targets import list_targets, take_targets
-from central_app.computers.upload import LONGEST_BYTES, inflate, limit, spool_report
+from central_app.bodies import MOST_BYTES, json_reply, list_reply
+from central_app.computers.lines import LONGEST_BYTES, inflate, limit
+from central_app.computers.service import list_computers, take_enumeration, take_lines
+from central_app.computers.targets import list_targets, parse_targets, take_targets
 from central_app.database.connection import Transaction
 from central_app.problems import ProblemError
 from central_app.reports import Reporter, answer_heard, body_chunks, reporter_of
 from central_app.rollouts.service import ensure_auto_rollout
 from central_app.state import central_of
 from msp_sdk.models.checkin import ReportReply
-from msp_sdk.models.target import TargetsReport
-from msp_sdk.wire.converter import loads, structure, unstructure
 from msp_sdk.wire.ndjson import MEDIA_TYPE
 from msp_sdk.wire.routes import REPORT_ENUMERATION, REPORT_TARGETS, SITE_COMPUTERS, SITE_TARGETS
 
@@ -55,25 +53,10 @@ async def _take(request: Request, reporter: Reporter) -> ReportReply:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     now = central.now()
     if media_type == MEDIA_TYPE:
-        spooled = await spool_report(_body(request, LONGEST_BYTES))
-        try:
-            header = spooled.header
-            check_plain(unstructure(header))
-            report = Report(header.report_id, header.results, spooled.scope)
-            return await take_results(central.db, reporter, report, spooled.batches(), now)
-        finally:
-            spooled.close()
+        return await take_lines(central.db, reporter, _body(request, LONGEST_BYTES), now)
     if media_type in (JSON_TYPE, ""):
-        return await _take_document(request, reporter, await _whole(_body(request, MOST_BYTES)))
+        return await take_enumeration(central.db, reporter, await _whole(_body(request, MOST_BYTES)), now)
     raise ProblemError("unsupported-media-type", f"A report is {JSON_TYPE} or {MEDIA_TYPE}.")
-
-
-async def _take_document(request: Request, reporter: Reporter, body: bytes) -> ReportReply:
-    central = central_of(request)
-    data = loads(body)
-    check_plain(data)
-    report, scope = parse_report(data)
-    return await take_enumeration(central.db, reporter, report, scope, central.now())
 
 
 async def _targets(request: Request, caller: Caller) -> HTTPResponse:
@@ -81,19 +64,12 @@ async def _targets(request: Request, caller: Caller) -> HTTPResponse:
         return json_reply(await _take_targets(request, reporter_of(request, caller, before_approval=True)))
 
 
-def _parse_targets(body: bytes) -> TargetsReport:
-    data = loads(body)
-    check_plain(data)
-    return structure(data, TargetsReport)
-
-
 async def _take_targets(request: Request, reporter: Reporter) -> ReportReply:
     central = central_of(request)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in (JSON_TYPE, ""):
         raise ProblemError("unsupported-media-type")
     body = await _whole(_body(request, LONGEST_TARGETS_BYTES))
-    # Some seconds' work for a big site: not on the loop, where heartbeats are answered.
-    report = await asyncio.to_thread(_parse_targets, body)
+    report = await asyncio.to_thread(parse_targets, reporter, body)
     now = central.now()
 
     async def then(tx: Transaction) -> None:

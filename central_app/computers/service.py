@@ -7,117 +7,111 @@ in between, and a full enumeration is wished by itself.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import Any, get_args
 
-from attrs import evolve, frozen
+from attrs import evolve
 
+from central_app.bodies import check_plain
 from central_app.computers import store
-from central_app.computers.scope import ReportScope, scope_of_report
+from central_app.computers.entries import ReportHead, entries_of_document, read_entries, read_head
+from central_app.computers.lines import ReportLines
+from central_app.computers.upload import LONGEST_UPLOAD_S, Upload, uploading
 from central_app.database.connection import Database, Reader, Transaction
+from central_app.database.folding import fold
 from central_app.events import emit
-from central_app.reports import Reporter, acknowledge_work, check_guid, check_text, take_report
+from central_app.problems import ProblemError
+from central_app.reports import Reporter, acknowledge_work, check_text, nothing_held, take_report
 from central_app.wishes import wish_again
 from msp_sdk.errors import WireError
 from msp_sdk.models.checkin import ReportReply
-from msp_sdk.models.computer import (
-    Computer,
-    ComputerRole,
-    EnumerationFailure,
-    EnumerationReport,
-    EnumerationResults,
-)
+from msp_sdk.models.computer import Computer, ComputerRole, EnumerationFailure, EnumerationReport
 from msp_sdk.models.generation import ENUMERATION
-from msp_sdk.wire.converter import structure, unstructure
+from msp_sdk.wire.converter import loads, structure, unstructure
 
 PAGE_COUNT = 100
 ROLES: tuple[str, ...] = get_args(ComputerRole)
-
-Batches = AsyncIterator[list[dict[str, Any]]]
-
-
-@frozen
-class Report:
-    """The head of a report.
-
-    Attributes:
-        report_id: Unique for its appliance.
-        results: Without computers, where they come apart.
-        scope: Of the domain, as the report itself said it.
-    """
-
-    report_id: str
-    results: EnumerationResults
-    scope: ReportScope
+ENTRIES_COUNT = 250
 
 
-async def take_enumeration(
-    db: Database, reporter: Reporter, report: EnumerationReport, scope: ReportScope, now: datetime
-) -> ReportReply:
+async def take_enumeration(db: Database, reporter: Reporter, body: bytes, now: datetime) -> ReportReply:
     """Take a report that came as one JSON document.
 
     Args:
         db: Where.
         reporter: The appliance.
-        report: Results, or why there are none.
-        scope: What the results speak for.
+        body: Results, or why there are none.
         now: The instant of arrival.
 
     Raises:
-        WireError: It holds both results and a failure, or neither; or a name in it cannot be one. Not retryable.
+        WireError: It does not fit; or it holds both results and a failure, or neither. Not retryable.
+        ProblemError: It holds what no table can.
     """
-    if report.failed is not None and report.results is None:
-        return await _take_failure(db, reporter, report.report_id, report.failed, now)
-    if report.results is None or report.failed is not None:
+    data = await asyncio.to_thread(loads, body)
+    if not isinstance(data, Mapping):
+        raise WireError("the body is not a JSON object.", errors=(("", "is not an object"),))
+    has_results, has_failed = data.get("results") is not None, data.get("failed") is not None
+    if has_results == has_failed:
         raise WireError("a report holds either results or failed.", path="results")
-    results = report.results
+    if has_failed:
+        check_plain(data)
+        report = structure(data, EnumerationReport)
+        assert report.failed is not None  # noqa: S101 (for the type checker)
+        return await _take_failure(db, reporter, report.report_id, report.failed, now)
+    head = read_head(data)
+    entries = list(entries_of_document(data))
+    async with uploading(db, reporter, now) as upload:
+        for start in range(0, len(entries), ENTRIES_COUNT):
+            await upload.put(await asyncio.to_thread(read_entries, entries[start : start + ENTRIES_COUNT]))
+        return await _take_results(db, reporter, head, upload, now)
 
-    async def batches() -> Batches:
-        yield [unstructure(computer) for computer in results.computers]
 
-    return await take_results(db, reporter, Report(report.report_id, results, scope), batches(), now)
-
-
-async def take_results(
-    db: Database, reporter: Reporter, report: Report, batches: Batches, now: datetime
-) -> ReportReply:
-    """Take the results of an enumeration, whose computers come in batches.
+async def take_lines(db: Database, reporter: Reporter, chunks: AsyncIterator[bytes], now: datetime) -> ReportReply:
+    """Take the results of an enumeration that come as lines.
 
     Args:
         db: Where.
         reporter: The appliance.
-        report: Its head; its own lists of computers are not looked at.
-        batches: The computers, as JSON says them, checked against the model.
-        now: The instant of arrival.
+        chunks: The decompressed stream.
+        now: The instant of its beginning.
 
     Raises:
-        WireError: A name in it cannot be one; nothing was changed. Not retryable.
+        WireError: It did not come whole, or its head does not fit; nothing was changed. Not retryable.
+        ProblemError: As the head says; or ``unavailable``: it took too long to arrive.
     """
-    report_id, results = report.report_id, report.results
-    domain_name = check_text(results.domain_name, "results.domain_name").casefold()
-    for number, gone in enumerate(results.removed):
-        check_guid(gone.object_guid, f"results.removed[{number}].object_guid")
+    lines = ReportLines(chunks)
+    try:
+        async with asyncio.timeout(LONGEST_UPLOAD_S), uploading(db, reporter, now) as upload:
+            async for batch in lines.batches():
+                await upload.put(batch)
+            return await _take_results(db, reporter, lines.head, upload, now)
+    except TimeoutError:
+        raise ProblemError("unavailable", "The report took too long to arrive.") from None
+
+
+async def _take_results(
+    db: Database, reporter: Reporter, head: ReportHead, upload: Upload, now: datetime
+) -> ReportReply:
+    report_id, results, domain_name = head.report_id, head.results, head.domain_name
+    if upload.refused and not upload.count and not upload.removed:
+        raise nothing_held(upload.refused)
 
     async def apply(tx: Transaction) -> None:
-        count = 0
-        async for batch in batches:
-            rows = [
-                store.computer_row(data, reporter, report_id, domain_name, now, path=f"results.computers[{number}]")
-                for number, data in enumerate(batch, start=count)
-            ]
-            count += len(rows)
-            await store.put_computers(tx, rows)
-        removed = (gone.object_guid for gone in results.removed)
-        vanished = await store.mark_removed(tx, reporter.site_id, domain_name, removed, now)
+        await upload.move(tx, report_id, domain_name, now)
+        # Whom the report speaks of is there, whether or not we can hold what it says.
+        await store.mark_reported(tx, reporter.site_id, domain_name, report_id, upload.refused_guids)
+        vanished = await store.mark_removed(tx, reporter.site_id, domain_name, upload.removed, now)
         values: dict[str, Any] = {"cursor_sha256": _digest(results.cursor)}
         if results.kind == "full":
-            vanished += await store.mark_vanished(tx, reporter.site_id, domain_name, report_id, report.scope, now)
-            head = unstructure(evolve(results, servers=(), workstations=(), others=(), removed=()))
-            values |= {"full": head, "full_at": now, "full_generation": results.generation}
+            # Of whom an entry spoke that does not even name its computer, nobody knows: none is called missing.
+            if len(upload.refused_guids) == upload.refused_count:
+                vanished += await store.mark_vanished(tx, reporter.site_id, domain_name, report_id, head.scope, now)
+            values |= {"full": unstructure(results), "full_at": now, "full_generation": results.generation}
             await acknowledge_work(tx, reporter, ENUMERATION, results.generation)
         else:
             if await _has_gap(tx, reporter, domain_name, results.base_cursor):
@@ -128,10 +122,17 @@ async def take_results(
             tx,
             reporter.site_id,
             "enumeration",
-            {"domain_name": results.domain_name, "kind": results.kind, "computers": count, "vanished": vanished},
+            {
+                "domain_name": results.domain_name,
+                "kind": results.kind,
+                "computers": upload.count,
+                "vanished": vanished,
+                "refused": upload.refused_count,
+            },
         )
 
-    return await take_report(db, reporter, report_id, "enumeration-results", now, apply)
+    reply = await take_report(db, reporter, report_id, "enumeration-results", now, apply)
+    return evolve(reply, refused_count=upload.refused_count, refused=tuple(upload.refused))
 
 
 def _digest(cursor: str | None) -> str | None:
@@ -166,14 +167,15 @@ async def _take_failure(
     return await take_report(db, reporter, report_id, "enumeration-failed", now, apply)
 
 
-def _cursor(hostname: str, object_guid: str) -> str:
-    return base64.urlsafe_b64encode(f"{hostname.lower()}\n{object_guid}".encode()).decode().rstrip("=")
+def _cursor(folded_hostname: str, object_guid: str) -> str:
+    return base64.urlsafe_b64encode(f"{folded_hostname}\n{object_guid}".encode()).decode().rstrip("=")
 
 
 def _place(cursor: str) -> tuple[str, str]:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        name, guid = text.split("\n")
+        # A host name may hold anything; a GUID is the last word.
+        name, guid = text.rsplit("\n", 1)
     except (binascii.Error, ValueError):
         raise WireError("this is no cursor of ours.", path="cursor") from None
     return name, guid
@@ -188,7 +190,7 @@ async def list_computers(
         reader: From where.
         site_id: Of which site.
         role: Only of this role.
-        text: Only with this in the host name, in any case.
+        text: Only with this in the host name or full name, in any case.
         cursor: From a page before.
 
     Raises:
@@ -197,16 +199,7 @@ async def list_computers(
     if role is not None and role not in ROLES:
         raise WireError(f"a role is one of {', '.join(ROLES)}.", path="role")
     after = _place(cursor) if cursor else None
-    rows = await store.list_rows(reader, site_id, role=role, text=text, after=after, limit=PAGE_COUNT + 1)
+    rows = await store.list_rows(reader, site_id, role=role, text=fold(text), after=after, limit=PAGE_COUNT + 1)
     page = rows[:PAGE_COUNT]
-    following = _cursor(page[-1]["hostname"], page[-1]["object_guid"]) if len(rows) > PAGE_COUNT else None
+    following = _cursor(page[-1]["folded_hostname"], page[-1]["object_guid"]) if len(rows) > PAGE_COUNT else None
     return [structure(row["data"], Computer) for row in page], following
-
-
-def parse_report(data: object) -> tuple[EnumerationReport, ReportScope]:
-    """A report that came as one JSON document, and what it speaks for.
-
-    Raises:
-        WireError: It does not fit. Not retryable.
-    """
-    return structure(data, EnumerationReport), scope_of_report(data)

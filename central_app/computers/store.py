@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, tuple_, update
 
 from central_app.computers.scope import ReportScope
 from central_app.database.connection import Reader, Row, Transaction
 from central_app.database.tables import computers, enumerations
-from central_app.reports import LONGEST_GUID, Reporter, check_text, upsert
+from central_app.reports import Reporter, upsert
 from msp_sdk.models.computer import Computer
 from msp_sdk.wire.converter import structure
 
@@ -19,43 +19,17 @@ from msp_sdk.wire.converter import structure
 BATCH_COUNT = 500
 
 
-def computer_row(
-    data: Mapping[str, Any], reporter: Reporter, report_id: str, domain_name: str, now: datetime, *, path: str
-) -> dict[str, Any]:
-    """A computer of a report as a row.
-
-    Args:
-        data: The computer as JSON says it; it has been checked against the model.
-        reporter: Who reports it.
-        report_id: Of the report.
-        domain_name: The report's domain, folded; a computer that names its own keeps that in ``data`` only.
-        now: The instant of arrival.
-        path: Where in the report it stands, for an error.
-
-    Raises:
-        WireError: A name cannot be one. Not retryable.
-    """
-    return {
-        "site_id": reporter.site_id,
-        "object_guid": check_text(data["object_guid"], f"{path}.object_guid", LONGEST_GUID).casefold(),
-        "domain_name": domain_name,
-        "hostname": check_text(data["hostname"], f"{path}.hostname"),
-        "fqdn": None if data.get("fqdn") is None else check_text(data["fqdn"], f"{path}.fqdn"),
-        "role": data["role"],
-        "data": dict(data),
-        "appliance_id": reporter.appliance_id,
-        "report_id": report_id,
-        "first_seen_at": now,
-        "reported_at": now,
-        "vanished_at": None,
-    }
-
-
-async def put_computers(tx: Transaction, rows: list[dict[str, Any]]) -> None:
-    """Write computers; one that is there already keeps the instant at which it was first seen."""
-    statement = upsert(computers, ("site_id", "object_guid"), kept=("first_seen_at",))
-    for start in range(0, len(rows), BATCH_COUNT):
-        await tx.execute_many(statement, rows[start : start + BATCH_COUNT])
+async def mark_reported(
+    tx: Transaction, site_id: str, domain_name: str, report_id: str, object_guids: Sequence[str]
+) -> None:
+    """Note that a report spoke of computers, though it said nothing of them that can be held; they stay as they are."""
+    for start in range(0, len(object_guids), BATCH_COUNT):
+        await tx.execute(
+            update(computers)
+            .where(computers.c.site_id == site_id, computers.c.domain_name == domain_name)
+            .where(computers.c.object_guid.in_(object_guids[start : start + BATCH_COUNT]))
+            .values(report_id=report_id)
+        )
 
 
 async def mark_vanished(
@@ -128,7 +102,7 @@ async def put_enumeration(tx: Transaction, reporter: Reporter, domain_name: str,
 
 
 def _pattern(text: str) -> str:
-    escaped = text.casefold().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return f"%{escaped}%"
 
 
@@ -141,20 +115,20 @@ async def list_rows(
         reader: From where.
         site_id: Of which site.
         role: Of this role only, or None.
-        text: Whose host name or full name holds this, in any case, or None.
+        text: Whose host name or full name holds this (folded), or None.
         after: The host name (folded) and objectGUID of the last one that was read, or None.
         limit: How many.
     """
-    name = func.lower(computers.c.hostname)
+    name, guid = computers.c.folded_hostname, computers.c.object_guid
     wanted: list[ColumnElement[bool]] = [computers.c.site_id == site_id, computers.c.vanished_at.is_(None)]
     if role is not None:
         wanted.append(computers.c.role == role)
     if text:
         pattern = _pattern(text)
-        wanted.append(or_(name.like(pattern, escape="\\"), func.lower(computers.c.fqdn).like(pattern, escape="\\")))
+        wanted.append(or_(name.like(pattern, escape="\\"), computers.c.folded_fqdn.like(pattern, escape="\\")))
     if after is not None:
-        wanted.append(or_(name > after[0], (name == after[0]) & (computers.c.object_guid > after[1])))
-    return await reader.fetch_all(select(computers).where(*wanted).order_by(name, computers.c.object_guid).limit(limit))
+        wanted.append(tuple_(name, guid) > tuple_(*after))
+    return await reader.fetch_all(select(computers).where(*wanted).order_by(name, guid).limit(limit))
 
 
 async def role_counts(reader: Reader, site_id: str) -> dict[str, int]:
@@ -167,11 +141,19 @@ async def role_counts(reader: Reader, site_id: str) -> dict[str, int]:
     return {row["role"]: int(row["number"]) for row in rows}
 
 
-async def all_computers(reader: Reader, site_id: str) -> list[Computer]:
-    """Every present computer of a site, by host name."""
-    rows = await reader.fetch_all(
-        select(computers.c.data)
-        .where(computers.c.site_id == site_id, computers.c.vanished_at.is_(None))
-        .order_by(func.lower(computers.c.hostname))
+async def present_names(reader: Reader, site_id: str) -> list[Row]:
+    """``hostname``, ``fqdn``, ``object_guid`` and ``role`` of every present computer of a site, in no order."""
+    names = (computers.c.hostname, computers.c.fqdn, computers.c.object_guid, computers.c.role)
+    return await reader.fetch_all(
+        select(*names).where(computers.c.site_id == site_id, computers.c.vanished_at.is_(None))
     )
-    return [structure(row["data"], Computer) for row in rows]
+
+
+async def some_computers(reader: Reader, site_id: str, object_guids: Collection[str]) -> dict[str, Computer]:
+    """The present ones of these computers (objectGUIDs in any case, a page of them), by folded objectGUID."""
+    rows = await reader.fetch_all(
+        select(computers.c.object_guid, computers.c.data)
+        .where(computers.c.site_id == site_id, computers.c.vanished_at.is_(None))
+        .where(computers.c.object_guid.in_([guid.casefold() for guid in object_guids]))
+    )
+    return {row["object_guid"]: structure(row["data"], Computer) for row in rows}

@@ -1,150 +1,128 @@
-"""Long enumeration reports: a stream of lines, perhaps compressed, that is believed only when it came whole.
+"""Computers of a report that is still arriving, in a table of their own: the heartbeat never waits for a big report.
 
-The lines go to a file that has no name while they are checked and counted; then they are read again into one
-transaction. So memory stays small, the writer is not held while a slow line delivers, and half a report changes
-nothing. Every limit counts decompressed bytes, and a decompressor never gives more than is asked of it.
+Each batch is a short transaction. A report that came whole is moved to ``computers`` by one statement in the report's
+own transaction; one that did not has changed nothing, and its rows are deleted.
 """
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-import zlib
+import logging
 from collections.abc import AsyncIterator
-from typing import IO, Any
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 
-from central_app.bodies import check_plain
-from central_app.computers.scope import ReportScope, scope_of_report
-from msp_sdk.errors import WireError
-from msp_sdk.models.computer import Computer
-from msp_sdk.wire.converter import loads, structure, unstructure
-from msp_sdk.wire.ndjson import NdjsonHeader, NdjsonReader
+from sqlalchemy import Select, delete, insert, literal, select
 
-LONGEST_BYTES = 256 * 1024 * 1024
-LONGEST_LINE_BYTES = 1024 * 1024
-# Below this a report stays in memory.
-SPOOL_BYTES = 4 * 1024 * 1024
-STEP_BYTES = 64 * 1024
-BATCH_COUNT = 500
-_GZIP = 31
+from central_app.auth import new_id
+from central_app.computers.entries import Batch
+from central_app.database.connection import Database, Transaction
+from central_app.database.tables import computers
+from central_app.database.types import Instant
+from central_app.database.upload_tables import uploaded_computers, uploads
+from central_app.problems import ProblemError
+from central_app.reports import REFUSED_NAMED_COUNT, Reporter, upsert
+from msp_sdk.errors import MspError
+from msp_sdk.models.checkin import RefusedEntry
+
+log = logging.getLogger("central")
+
+# So long may a report take to arrive; what is left of one that began twice as long ago is dead.
+LONGEST_UPLOAD_S = 3600.0
+DEAD_AFTER = timedelta(seconds=2 * LONGEST_UPLOAD_S)
+# How many rows one short transaction deletes.
+CLEARED_COUNT = 2000
+
+_COPIED = ("site_id", "object_guid", "hostname", "fqdn", "folded_hostname", "folded_fqdn", "role", "data")
 
 
-async def inflate(chunks: AsyncIterator[bytes], longest_bytes: int) -> AsyncIterator[bytes]:
-    """Decompress a gzip stream in small steps.
+class Upload:
+    """The entries of one report.
 
-    Args:
-        chunks: As they come.
-        longest_bytes: How much may come out.
-
-    Raises:
-        WireError: Too much comes out (``too-large``), it is not gzip, or it stops half-way. Not retryable.
+    Attributes:
+        count: Computers that can be held.
+        removed: objectGUIDs of computers that are gone.
+        refused: The first entries that cannot be held.
+        refused_count: How many there are.
+        refused_guids: Whose they are, as far as they say.
     """
-    machine = zlib.decompressobj(_GZIP)
-    count = 0
-    async for chunk in chunks:
-        rest = chunk
-        while rest and not machine.eof:
-            try:
-                piece = machine.decompress(rest, STEP_BYTES)
-            except zlib.error:
-                raise WireError("the body is not gzip.", code="bad-request") from None
-            rest = machine.unconsumed_tail
-            count += len(piece)
-            if count > longest_bytes:
-                raise WireError(f"a report has at most {longest_bytes} bytes.", code="too-large")
-            if piece:
-                yield piece
-            elif not rest:
-                break
-    while not machine.eof and (piece := machine.decompress(b"", STEP_BYTES)):
-        count += len(piece)
-        if count > longest_bytes:
-            raise WireError(f"a report has at most {longest_bytes} bytes.", code="too-large")
-        yield piece
-    if not machine.eof:
-        raise WireError("the compressed report stopped half-way.", code="report-incomplete")
+
+    def __init__(self, db: Database, reporter: Reporter) -> None:
+        self._db = db
+        self._reporter = reporter
+        self.id = new_id("upload")
+        self.count = 0
+        self.removed: list[str] = []
+        self.refused: list[RefusedEntry] = []
+        self.refused_count = 0
+        self.refused_guids: list[str] = []
+
+    async def put(self, batch: Batch) -> None:
+        """Keep a batch. Of two entries for one computer the later stands."""
+        self.count += len(batch.rows)
+        self.removed += batch.removed
+        self.refused += batch.refused[: REFUSED_NAMED_COUNT - len(self.refused)]
+        self.refused_count += len(batch.refused)
+        self.refused_guids += batch.refused_guids
+        if batch.rows:
+            key = {"site_id": self._reporter.site_id, "upload_id": self.id}
+            rows = [{**key, **row} for row in batch.rows]
+            async with self._db.transaction() as tx:
+                await tx.execute_many(upsert(uploaded_computers, ("site_id", "upload_id", "object_guid")), rows)
+
+    async def move(self, tx: Transaction, report_id: str, domain_name: str, now: datetime) -> None:
+        """Put the computers where everybody sees them; one that is there already keeps when it was first seen.
+
+        Raises:
+            ProblemError: ``unavailable``: it was cleared away, since it took too long.
+        """
+        mine = (uploads.c.site_id == self._reporter.site_id) & (uploads.c.id == self.id)
+        if await tx.fetch_one(select(uploads.c.id).where(mine)) is None:
+            raise ProblemError("unavailable")
+        added = {
+            "domain_name": literal(domain_name),
+            "appliance_id": literal(self._reporter.appliance_id),
+            "report_id": literal(report_id),
+            "first_seen_at": literal(now, Instant),
+            "reported_at": literal(now, Instant),
+        }
+        rows = select(*(uploaded_computers.c[name] for name in _COPIED), *added.values()).where(
+            uploaded_computers.c.site_id == self._reporter.site_id, uploaded_computers.c.upload_id == self.id
+        )
+        statement = upsert(computers, ("site_id", "object_guid"), kept=("first_seen_at",))
+        await tx.execute(statement.from_select([*_COPIED, *added], rows))
 
 
-async def limit(chunks: AsyncIterator[bytes], longest_bytes: int) -> AsyncIterator[bytes]:
-    """Pass a stream on while it is not too long.
-
-    Raises:
-        WireError: It is (``too-large``). Not retryable.
-    """
-    count = 0
-    async for chunk in chunks:
-        count += len(chunk)
-        if count > longest_bytes:
-            raise WireError(f"a report has at most {longest_bytes} bytes.", code="too-large")
-        yield chunk
-
-
-class SpooledReport:
-    """A report that came whole: its header, what it speaks for, and its computers to be read once more."""
-
-    def __init__(self, header: NdjsonHeader, scope: ReportScope, spool: IO[bytes]) -> None:
-        self.header = header
-        self.scope = scope
-        self._spool = spool
-
-    async def batches(self) -> AsyncIterator[list[dict[str, Any]]]:
-        """The computers in small batches, in the report's order."""
-        self._spool.seek(0)
-        batch: list[dict[str, Any]] = []
-        for line in self._spool:
-            # Through the model, so that what it does not know is not kept, as with a report in one document.
-            data = unstructure(structure(loads(line), Computer))
-            check_plain(data)
-            batch.append(data)
-            if len(batch) == BATCH_COUNT:
-                yield batch
-                batch = []
-                # Others want the loop too.
-                await asyncio.sleep(0)
-        if batch:
-            yield batch
-
-    def close(self) -> None:
-        """Drop the file."""
-        self._spool.close()
-
-
-async def spool_report(chunks: AsyncIterator[bytes]) -> SpooledReport:
-    """Read a report to its end and check it; nothing of it is kept when it is not whole.
-
-    Args:
-        chunks: The decompressed stream; lines need not end where chunks do.
-
-    Raises:
-        WireError: It stopped half-way or is not what its last line says (``report-incomplete``), or does not fit.
-    """
-    # Unnamed and for us alone: it is gone when it is closed, or when we are.
-    spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 (it outlives this function)
+@asynccontextmanager
+async def uploading(db: Database, reporter: Reporter, now: datetime) -> AsyncIterator[Upload]:
+    """An upload whose rows are gone when the block ends, however it ends; those of dead ones are cleared away too."""
+    upload = Upload(db, reporter)
+    await _clear_dead(db, reporter.site_id, now)
+    async with db.transaction() as tx:
+        await tx.execute(insert(uploads).values(site_id=reporter.site_id, id=upload.id, started_at=now))
     try:
-        return SpooledReport(*await _check_into(spool, chunks), spool)
-    except BaseException:
-        spool.close()
-        raise
-
-
-async def _check_into(spool: IO[bytes], chunks: AsyncIterator[bytes]) -> tuple[NdjsonHeader, ReportScope]:
-    reader = NdjsonReader()
-    scope = ReportScope()
-    pending = b""
-    async for chunk in chunks:
-        lines = (pending + chunk).split(b"\n")
-        pending = lines.pop()
-        if len(pending) > LONGEST_LINE_BYTES:
-            raise WireError("a line is too long.", code="too-large")
-        for line in lines:
-            if reader.header is None:
-                scope = scope_of_report(loads(line))
-            if reader.read(line) is not None:
-                spool.write(line + b"\n")
-        await asyncio.sleep(0)
-    if pending:
+        yield upload
+    finally:
         try:
-            reader.read(pending)
-        except WireError as error:
-            raise WireError("the report stopped within a line.", code="report-incomplete") from error
-    return reader.finish(), scope
+            await _clear(db, reporter.site_id, upload.id)
+        except MspError as error:
+            # A later upload does it; what this one was about is answered as it is.
+            log.warning("rows of an upload stay for a while: %s", error.detail)
+
+
+async def _clear_dead(db: Database, site_id: str, now: datetime) -> None:
+    dead = select(uploads.c.id).where(uploads.c.site_id == site_id, uploads.c.started_at < now - DEAD_AFTER)
+    for row in await db.fetch_all(dead):
+        await _clear(db, site_id, row["id"])
+
+
+async def _clear(db: Database, site_id: str, upload_id: str) -> None:
+    rows = (uploaded_computers.c.site_id == site_id) & (uploaded_computers.c.upload_id == upload_id)
+    some: Select[tuple[str]] = select(uploaded_computers.c.object_guid).where(rows).limit(CLEARED_COUNT)
+    cleared = CLEARED_COUNT
+    while cleared == CLEARED_COUNT:
+        async with db.transaction() as tx:
+            cleared = await tx.execute(
+                delete(uploaded_computers).where(rows, uploaded_computers.c.object_guid.in_(some))
+            )
+    async with db.transaction() as tx:
+        await tx.execute(delete(uploads).where(uploads.c.site_id == site_id, uploads.c.id == upload_id))

@@ -6,6 +6,7 @@ our own files.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from importlib.resources import files
 from typing import Any, get_args
@@ -17,14 +18,16 @@ from sqlalchemy import select
 
 from central_app.auth import Caller, add_route, csrf_of, session_caller
 from central_app.compliance.service import list_results
-from central_app.computers.store import all_computers
+from central_app.computers.store import present_names, some_computers
 from central_app.computers.targets import list_targets
 from central_app.dashboard import view
+from central_app.dashboard.appliance_view import make_appliance
 from central_app.dashboard.directory_view import make_domains, make_swept, make_tried
 from central_app.database.connection import Reader, Row
 from central_app.database.tables import appliances, credentials, partners, sites
 from central_app.domains.service import list_discoveries
 from central_app.events import newest_sequence, stream_events
+from central_app.rollouts.coverage import HostNames
 from central_app.rollouts.facts import site_status
 from central_app.rollouts.service import list_outcomes
 from central_app.state import central_of
@@ -166,16 +169,23 @@ async def _fragment_values(request: Request, site: Row) -> dict[str, Any]:
     reports = await list_targets(db, site_id)
     discoveries = await list_discoveries(db, site_id)
     known = view.SiteHosts(
-        computers=await all_computers(db, site_id),
+        computers=[
+            (HostNames(row["hostname"], row["fqdn"], row["object_guid"]), row["role"])
+            for row in await present_names(db, site_id)
+        ],
         targets=[target for report in reports for target in report.targets],
         skipped=[entry for report in reports for entry in report.skipped],
         outcomes=await list_outcomes(db, site_id),
         checks=await list_results(db, site_id),
     )
-    lines = view.make_lines(known)
+    # A big site's take a while to sort: not on the loop, where heartbeats are answered.
+    lines = await asyncio.to_thread(view.make_lines, known)
     state = request.args.get("state")
     state = state if state in get_args(view.Kind) else None
     page, more = view.make_page(lines, state, _offset(request))
+    # What the directory says of a computer is read for the page alone.
+    in_directory = await some_computers(db, site_id, [line.object_guid for line in page if line.object_guid])
+    hosts = [view.add_directory(line, in_directory.get(line.object_guid.casefold()), central.now()) for line in page]
     usernames = await db.fetch_all(
         select(credentials.c.id, credentials.c.username).where(credentials.c.site_id == site_id)
     )
@@ -194,10 +204,10 @@ async def _fragment_values(request: Request, site: Row) -> dict[str, Any]:
         "swept": make_swept(discoveries),
         "left_out": view.make_reasons(status.details.skipped),
         "filters": view.make_filters(lines, state),
-        "hosts": page,
+        "hosts": hosts,
         "more": more,
         "empty": "No computer is in this state." if state else "No computer is known yet.",
-        "appliances": [view.make_appliance(_appliance(row), central.now(), interval) for row in boxes],
+        "appliances": [make_appliance(_appliance(row), central.now(), interval) for row in boxes],
     }
 
 
@@ -211,6 +221,7 @@ def _appliance(row: Row) -> Appliance:
         created_at=row["created_at"],
         last_seen_at=row["last_seen_at"],
         agent_version=row["agent_version"],
+        health=row["health"] or {},
     )
 
 

@@ -6,16 +6,15 @@ Pure rules; the templates only print them. What is unknown is neither good nor b
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal, get_args
 from urllib.parse import urlencode
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from central_app.rollouts.coverage import HostIndex, HostNames
-from msp_sdk.models.appliance import Appliance
 from msp_sdk.models.compliance import CheckResult
-from msp_sdk.models.computer import Computer
+from msp_sdk.models.computer import Computer, LapsKind
 from msp_sdk.models.reason import REASONS
 from msp_sdk.models.rollout import Outcome
 from msp_sdk.models.site import DeploymentStatus, Phase
@@ -26,7 +25,6 @@ Kind = Literal["agent", "failed", "waiting", "pending", "skipped"]
 
 PAGE_COUNT = 100
 ICONS: dict[Tone, str] = {"good": "✓", "bad": "✕", "wait": "…", "idle": "○"}
-LATE_AFTER_INTERVALS = 3
 
 
 @frozen
@@ -68,9 +66,10 @@ CHECK_WORDS: dict[str, tuple[str, Tone]] = {
     "error": ("no answer", "wait"),
     "not_applicable": ("does not apply", "idle"),
 }
-APPLIANCE_WORDS: dict[str, tuple[str, Tone]] = {
-    "awaiting_approval": ("Awaiting approval", "wait"),
-    "revoked": ("Revoked", "bad"),
+LAPS_WORDS: dict[LapsKind, str] = {
+    "legacy": "legacy LAPS",
+    "windows": "Windows LAPS",
+    "windows-encrypted": "Windows LAPS, encrypted",
 }
 _AWAITED = {
     "appliance": Words("Waiting for an appliance", "Claim a provision code of this site on an appliance."),
@@ -128,7 +127,7 @@ class Check:
 
 @frozen
 class HostLine:
-    """A computer as the table has it."""
+    """A computer as the table has it; what the directory says of it is added for those that are shown."""
 
     name: str
     role: str
@@ -142,6 +141,12 @@ class HostLine:
     detail: str = ""
     agent_version: str = ""
     checks: tuple[Check, ...] = ()
+    object_guid: str = ""
+    ou: str = ""
+    managed_by: str = ""
+    laps: str = ""
+    last_logon: str = ""
+    last_logon_ago: str = ""
 
 
 @frozen
@@ -152,20 +157,6 @@ class Filter:
     query: str
     count: int
     current: bool
-
-
-@frozen
-class ApplianceLine:
-    """An appliance as the table has it."""
-
-    name: str
-    mac: str
-    word: str
-    tone: Tone
-    icon: str
-    seen: str = ""
-    ago: str = ""
-    version: str = ""
 
 
 def make_ladder(phase: Phase) -> tuple[Step, ...]:
@@ -244,9 +235,9 @@ def make_reasons(skipped: Mapping[str, int]) -> tuple[Figure, ...]:
 
 @frozen
 class SiteHosts:
-    """Everything that is known of a site's computers."""
+    """Everything that is known of a site's computers; of those in the directory, names and roles."""
 
-    computers: Sequence[Computer] = ()
+    computers: Sequence[tuple[HostNames, str]] = ()
     targets: Sequence[Target] = ()
     skipped: Sequence[SkippedTarget] = ()
     outcomes: Sequence[Outcome] = ()
@@ -257,7 +248,7 @@ class SiteHosts:
 class _Host:
     names: HostNames
     role: str
-    os: str
+    os: str = ""
     skipped: SkippedTarget | None = None
     is_target: bool = False
     code: str | None = None
@@ -269,21 +260,10 @@ def _hosts(known: SiteHosts) -> Iterable[_Host]:
     targets = HostIndex.make(
         (HostNames(entry.hostname, entry.fqdn, entry.object_guid), entry) for entry in known.targets
     )
-    listed = []
-    for computer in known.computers:
-        names = HostNames(computer.hostname, computer.fqdn, computer.object_guid)
+    for names, role in known.computers:
         target = targets.find(names)
-        code = computer.unreachable_reason or computer.skipped_reason
-        listed.append(names)
-        yield _Host(
-            names,
-            computer.role,
-            computer.os_name or "",
-            None if target else skipped.find(names),
-            target is not None,
-            code,
-        )
-    seen = HostIndex.make((names, True) for names in listed)
+        yield _Host(names, role, skipped=None if target else skipped.find(names), is_target=target is not None)
+    seen = HostIndex.make((names, True) for names, _ in known.computers)
     for target in known.targets:
         names = HostNames(target.hostname, target.fqdn, target.object_guid)
         if not seen.find(names):
@@ -336,6 +316,30 @@ def _line(host: _Host, outcome: Outcome | None, results: Sequence[CheckResult]) 
         detail=detail if known is None or detail != known.title else "",
         agent_version=(outcome.agent_version or "") if outcome else "",
         checks=tuple(_check(result) for result in sorted(results, key=lambda result: result.check)),
+        object_guid=host.names.object_guid or "",
+    )
+
+
+def add_directory(line: HostLine, computer: Computer | None, now: datetime) -> HostLine:
+    """The line with what the directory says of the computer; as it is where the directory does not hold it.
+
+    A reason that was found on the way to the host stays: it is newer than the directory's.
+    """
+    if computer is None:
+        return line
+    code = None if line.reason or line.kind == "agent" else computer.unreachable_reason or computer.skipped_reason
+    known = REASONS.get(code or "")
+    seen = computer.last_logon_at
+    return evolve(
+        line,
+        os=computer.os_name or line.os,
+        ou=computer.ou_path,
+        managed_by=computer.managed_by or "",
+        laps=LAPS_WORDS[computer.laps] if computer.laps else "",
+        last_logon=seen.isoformat() if seen else "",
+        last_logon_ago=ago(seen, now) if seen else "",
+        reason=line.reason or (known.title if known else code or ""),
+        remedy=line.remedy or (known.remedy if known else ""),
     )
 
 
@@ -370,26 +374,3 @@ def ago(then: datetime, now: datetime) -> str:
             count = seconds // size
             return f"{count} {word}{'s' if count != 1 else ''} ago"
     return "just now" if seconds < 10 else f"{seconds} seconds ago"  # noqa: PLR2004 (a person's "now")
-
-
-def make_appliance(appliance: Appliance, now: datetime, interval: timedelta) -> ApplianceLine:
-    """An appliance; one that has missed three check-ins is late, which is neither on nor off."""
-    word, tone = APPLIANCE_WORDS.get(appliance.state, ("", "idle"))
-    if not word:
-        if appliance.last_seen_at is None:
-            word, tone = "Not seen yet", "wait"
-        elif now - appliance.last_seen_at > interval * LATE_AFTER_INTERVALS:
-            word, tone = "Late", "wait"
-        else:
-            word, tone = "Checks in", "good"
-    seen = appliance.last_seen_at
-    return ApplianceLine(
-        name=appliance.hostname or appliance.mac_address,
-        mac=appliance.mac_address,
-        word=word,
-        tone=tone,
-        icon=ICONS[tone],
-        seen=seen.isoformat() if seen else "",
-        ago=ago(seen, now) if seen else "",
-        version=appliance.agent_version or "",
-    )

@@ -32,6 +32,7 @@ Row = Mapping[str, Any]
 
 BUSY_TIMEOUT_MS = 10_000
 READERS = 3
+MANY_ROWS = 1000
 WAL_ATTEMPTS = 100
 WAL_WAIT_S = 0.05
 
@@ -198,7 +199,10 @@ class _Connection:
             records = await self._connection.fetch_all(statement)
         except sqlite3.Error as error:
             raise _translate(error) from error
-        return [_decode(record) for record in records]
+        if len(records) < MANY_ROWS:
+            return [_decode(record) for record in records]
+        # Thousands of documents take a while to read: the loop answers others meanwhile.
+        return await asyncio.to_thread(lambda: [_decode(record) for record in records])
 
     async def execute(self, statement: ClauseElement) -> int:
         raw = self._connection.raw_connection
@@ -215,10 +219,16 @@ class _Connection:
         compiled: Any = statement.compile(dialect=_DIALECT, column_keys=list(rows[0]))
         processors = compiled._bind_processors  # noqa: SLF001 (as the package itself encodes values)
         order = compiled.positiontup
-        encoded = []
-        for row in rows:
-            values = compiled.construct_params(row)
-            encoded.append([processors[key](values[key]) if key in processors else values[key] for key in order])
+
+        def encode() -> list[list[object]]:
+            found = []
+            for row in rows:
+                values = compiled.construct_params(row)
+                found.append([processors[key](values[key]) if key in processors else values[key] for key in order])
+            return found
+
+        # Thousands of documents take a while to write: the loop answers others meanwhile.
+        encoded = await asyncio.to_thread(encode)
         try:
             cursor = await self._connection.raw_connection.executemany(compiled.string, encoded)
             await cursor.close()

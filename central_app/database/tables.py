@@ -23,9 +23,8 @@ from sqlalchemy import (
     false,
     true,
 )
-from sqlalchemy.dialects.postgresql import BIGINT
 
-from central_app.database.types import Instant
+from central_app.database.types import Big, Folded, Instant
 
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -34,9 +33,6 @@ NAMES = {
 }
 
 metadata = MetaData(naming_convention=NAMES)
-
-# Counters grow for ever; SQLite's INTEGER has 64 bits already.
-Big = Integer().with_variant(BIGINT(), "postgresql")
 
 # --- The partner, its people and their keys -------------------------------------------------------------------------
 
@@ -375,6 +371,8 @@ computers = Table(
     Column("domain_name", String(255), nullable=False),
     Column("hostname", String(255), nullable=False),
     Column("fqdn", String(255)),
+    Column("folded_hostname", Folded, nullable=False, server_default=""),
+    Column("folded_fqdn", Folded),
     Column("role", String(20), nullable=False),
     Column("data", JSON(none_as_null=True), nullable=False),
     Column("appliance_id", String(80), nullable=False),
@@ -383,7 +381,7 @@ computers = Table(
     Column("reported_at", Instant, nullable=False),
     Column("vanished_at", Instant),
     Index(None, "site_id", "domain_name"),
-    Index(None, "site_id", "hostname"),
+    Index(None, "site_id", "folded_hostname"),
 )
 
 target_reports = Table(

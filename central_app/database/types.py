@@ -5,8 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect
+from sqlalchemy import DateTime, Dialect, Integer, Text
+from sqlalchemy.dialects.postgresql import BIGINT, TEXT
 from sqlalchemy.types import TypeDecorator
+
+# A name as it is ordered and searched by: folded by us and compared byte by byte, the same on every backend. What a
+# database itself calls lower case may be ASCII alone, and its own order that of a language.
+Folded = Text().with_variant(TEXT(collation="C"), "postgresql")
+
+# Counters grow for ever; SQLite's INTEGER has 64 bits already.
+Big = Integer().with_variant(BIGINT(), "postgresql")
 
 
 class Instant(TypeDecorator[datetime]):

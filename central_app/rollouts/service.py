@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import datetime
 
@@ -235,5 +236,6 @@ async def list_outcomes(reader: Reader, site_id: str) -> list[Outcome]:
     rows = await reader.fetch_all(
         select(deployments).where(deployments.c.site_id == site_id).order_by(deployments.c.received_at)
     )
-    last = {row["host_key"]: structure(row["outcome"], Outcome) for row in rows}
-    return sorted(last.values(), key=lambda outcome: outcome.hostname.casefold())
+    last = {row["host_key"]: row["outcome"] for row in rows}
+    outcomes = await asyncio.to_thread(lambda: [structure(outcome, Outcome) for outcome in last.values()])
+    return sorted(outcomes, key=lambda outcome: outcome.hostname.casefold())

@@ -4,8 +4,11 @@ from msp_sdk.checkin.client import ApplianceStatus, CheckinClient, next_wait_s, 
 from msp_sdk.checkin.generations import CompletedGenerations
 from msp_sdk.checkin.holdings import Holdings, absorb
 from msp_sdk.checkin.outbox import Outbox, OutboxOptions, Report
+from msp_sdk.checkin.refusals import ENTRIES_REFUSED, REPORT_REFUSED, enumeration_matter
 
 __all__ = [
+    "ENTRIES_REFUSED",
+    "REPORT_REFUSED",
     "ApplianceStatus",
     "CheckinClient",
     "CompletedGenerations",
@@ -14,6 +17,7 @@ __all__ = [
     "OutboxOptions",
     "Report",
     "absorb",
+    "enumeration_matter",
     "next_wait_s",
     "phase_s",
 ]

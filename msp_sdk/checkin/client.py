@@ -158,6 +158,11 @@ class CheckinClient:
         """How many reports wait for Central."""
         return len(self._outbox) if self._outbox is not None else 0
 
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """What Central refused for good and has not got since: by what it is about, a code; empty when all is well."""
+        return self._outbox.refused if self._outbox is not None else {}
+
     def forget(self) -> None:
         """Forget everything that Central gave, but not which versions were seen: the key is no longer good."""
         self.holdings = Holdings(seen_versions=self.holdings.seen_versions)

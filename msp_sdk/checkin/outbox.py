@@ -1,7 +1,8 @@
 """Reports on disk until Central has taken them: in order, bounded, idempotent, without secrets.
 
 Each report is a file; its number gives the order, its ``report_id`` makes a repeat harmless. What Central refuses for
-good is put aside in ``refused/`` with the reason, so that one bad report does not hold up the rest.
+good is put aside in ``refused/`` with the reason, so that one bad report does not hold up the rest; it stands in
+:attr:`Outbox.refused` until Central has a report in its place.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from attrs import frozen
 
+from msp_sdk.checkin.refusals import ENTRIES_REFUSED, REPORT_REFUSED, Refusals, matter_of
 from msp_sdk.errors import CentralError, ConfigError, MspError, NotEnrolledError, WireError
 from msp_sdk.models.compliance import ScanReport
 from msp_sdk.models.computer import EnumerationReport
@@ -44,6 +46,7 @@ ROUTES: Mapping[type, Route] = {
 _KINDS = {kind.__name__: kind for kind in ROUTES}
 # A report longer than this goes as NDJSON (the contract's limit for one JSON document is 1 MiB).
 JSON_LIMIT_BYTES = 512 * 1024
+STANDING = "standing.json"
 
 
 @frozen
@@ -82,6 +85,12 @@ class Outbox:
         self._next = max((int(path.name.split("-")[0]) for path in self._files()), default=0) + 1
         self._putting = threading.Lock()
         self._flushing = asyncio.Lock()
+        self._refusals = Refusals(folder / "refused" / STANDING, _write_whole)
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """What Central refused for good and has not got since: by what it is about, a code; empty when all is well."""
+        return self._refusals.standing
 
     def put(self, report: Report) -> None:
         """Keep a report until it is taken. It is on disk when this returns. Blocks; any thread may call it.
@@ -94,21 +103,8 @@ class Outbox:
             self._put(type(report).__name__, content)
 
     def _put(self, kind: str, content: bytes) -> None:
-        path = self._folder / f"{self._next:012d}-{kind}.json"
-        beside = self._folder / f".{path.name}.new"
         try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-            # A power cut must not take the new name away again.
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            _write_whole(self._folder / f"{self._next:012d}-{kind}.json", content)
         except OSError as error:
             raise ConfigError(f"a report cannot be kept in {self._folder}: {error.strerror}.") from error
         self._next += 1
@@ -137,7 +133,8 @@ class Outbox:
         taken = 0
         for path in await asyncio.to_thread(lambda: list(self._files())):
             try:
-                await self._send(http, path)
+                reply = await self._send(http, path)
+                await asyncio.to_thread(self._note_taken, path, reply)
             except FileNotFoundError:
                 continue  # it was given up meanwhile
             except NotEnrolledError:
@@ -146,10 +143,10 @@ class Outbox:
                 if error.retryable or error.status >= 500:  # noqa: PLR2004
                     logger.info("reports wait: %s", error.detail)
                     return taken
-                self._put_aside(path, error)
+                await asyncio.to_thread(self._put_aside, path, error)
                 continue
             except WireError as error:
-                self._put_aside(path, error)
+                await asyncio.to_thread(self._put_aside, path, error)
                 continue
             except MspError as error:
                 logger.info("reports wait: %s", error.detail)
@@ -158,22 +155,32 @@ class Outbox:
             taken += 1
         return taken
 
-    async def _send(self, http: CentralHttp, path: Path) -> None:
-        kind = _KINDS[path.stem.split("-", 1)[1]]
+    async def _send(self, http: CentralHttp, path: Path) -> object:
+        kind = _KINDS[_kind_of(path)]
         content = await asyncio.to_thread(path.read_bytes)
         route = ROUTES[kind]
         if kind is EnumerationReport and len(content) > JSON_LIMIT_BYTES:
             lines = await asyncio.to_thread(_as_lines, content)
-            await http.send_bytes(route, lines, content_type=ndjson.MEDIA_TYPE)
-            return
-        await http.send_bytes(route, content, content_type="application/json")
+            return await http.send_bytes(route, lines, content_type=ndjson.MEDIA_TYPE)
+        return await http.send_bytes(route, content, content_type="application/json")
 
     def _files(self) -> Iterator[Path]:
         return iter(sorted(path for path in self._folder.glob("*-*.json") if _is_report(path)))
 
+    def _note_taken(self, path: Path, reply: object) -> None:
+        """Central has it; what it could not hold of it is told."""
+        refused_count = reply.get("refused_count") if isinstance(reply, Mapping) else None
+        if not refused_count and not self._refusals.standing:
+            return
+        matter = matter_of(_kind_of(path), path.read_bytes())
+        self._refusals.heal(matter)
+        if refused_count and isinstance(reply, Mapping):
+            logger.error("Central cannot hold %s entries of %s: %s", refused_count, path.name, reply.get("refused"))
+            self._refusals.note(matter, ENTRIES_REFUSED)
+
     def _put_aside(self, path: Path, error: MspError) -> None:
+        self._refusals.note(matter_of(_kind_of(path), path.read_bytes()), REPORT_REFUSED)
         aside = self._folder / "refused"
-        aside.mkdir(mode=0o700, exist_ok=True)
         places: Any = error.problem.get("errors", []) if isinstance(error, CentralError) else []
         logger.error("Central refused the report %s for good (%s): %s %s", path.name, error.code, error.detail, places)
         (aside / f"{path.stem}.reason").write_text(json.dumps({"code": error.code, "detail": error.detail}))
@@ -186,11 +193,32 @@ class Outbox:
     def _give_up_the_oldest(self) -> None:
         files = list(self._files())
         while len(files) > self._options.longest_count:
-            kinds = [path.stem.split("-", 1)[1] for path in files]
+            kinds = [_kind_of(path) for path in files]
             most = max(set(kinds), key=kinds.count)
             oldest = files.pop(kinds.index(most))
             logger.error("the outbox is full: the report %s is given up", oldest.name)
             oldest.unlink(missing_ok=True)
+
+
+def _kind_of(path: Path) -> str:
+    return path.stem.split("-", 1)[1]
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole, or as it was before, even after a power cut."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _is_report(path: Path) -> bool:

@@ -133,8 +133,24 @@ class CheckinReply:
 
 
 @frozen
+class RefusedEntry:
+    """An entry of a report that Central cannot hold. ``path`` says where it stands, ``message`` why; never a value."""
+
+    path: str
+    message: str
+
+
+@frozen
 class ReportReply:
-    """Central has taken a report; ``repeated`` when it had it already."""
+    """Central has taken a report.
+
+    Attributes:
+        repeated: It had it already.
+        refused_count: How many entries of it could not be held; the others are.
+        refused: The first of these.
+    """
 
     status: Literal["ok"]
     repeated: bool = False
+    refused_count: int = 0
+    refused: tuple[RefusedEntry, ...] = ()

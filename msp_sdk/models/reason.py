@@ -59,6 +59,9 @@ _TABLE = (
     Reason("outcome-unknown", "The connection broke while something was being changed; whether it was done is not known.", "It is looked at again before anything is repeated."),
     Reason("quota-exceeded", "The host has no remote shell left for this account.", "It is tried again by itself."),
     Reason("language-restricted", "Application control on this host restricts PowerShell's language.", "Allow full language for administrators there."),
+    # Reports.
+    Reason("report-refused", "Central refused a report of this appliance for good.", "Update the appliance; its log names the report. The directory is read and reported again by itself."),
+    Reason("entries-refused", "Central could not hold some entries of a report.", "The appliance's log names them; correct them in the directory."),
     # Logons.
     Reason("no-credential", "No credential is valid for this host.", "Store one at Central."),
     Reason("credential-unproven", "The credential has not yet been proven at a controller.", "It is tried again by itself once it is."),

@@ -1,6 +1,7 @@
-"""Long enumeration reports as NDJSON: a header line, a computer a line, a last line that counts and digests them.
+"""Long enumeration reports as NDJSON: a header line, an entry a line, a last line that counts and digests them.
 
-``{"count", "sha256"}`` is over the exact computer lines with their newlines, before compression.
+An entry is a computer, or ``{"removed": {"object_guid", "reason"}}``. ``{"count", "sha256"}`` is over the exact lines
+of the entries with their newlines, before compression.
 """
 
 from __future__ import annotations
@@ -16,15 +17,8 @@ from msp_sdk.models.computer import Computer, EnumerationReport, EnumerationResu
 from msp_sdk.wire.converter import dumps, loads, structure, unstructure
 
 MEDIA_TYPE = "application/x-ndjson"
-_ARRAYS = ("servers", "workstations", "others", "removed")
-
-
-@frozen
-class NdjsonHeader:
-    """The first line: who reports, and all of the results but the arrays."""
-
-    report_id: str
-    results: EnumerationResults
+# What the first line leaves out: each may be longer than a line may be.
+ARRAYS = ("servers", "workstations", "others", "removed")
 
 
 @frozen
@@ -35,22 +29,36 @@ class NdjsonEnd:
     sha256: str
 
 
+@frozen
+class NdjsonEntry:
+    """A line between the first and the last.
+
+    Attributes:
+        number: From 1; the header is line 0.
+        data: As JSON says it; None where it is no JSON.
+    """
+
+    number: int
+    data: object
+
+
 def render_report(report: EnumerationReport) -> Iterator[bytes]:
     """The lines of a report, each with its newline.
 
     Raises:
         WireError: The report holds no results. Not retryable.
     """
-    if report.results is None:
+    results = report.results
+    if results is None:
         raise WireError("only results are sent as NDJSON.", path="results")
-    results: dict[str, Any] = unstructure(evolve(report.results, servers=(), workstations=(), others=()))
-    for name in _ARRAYS[:3]:
-        del results[name]
-    yield dumps({"report_id": report.report_id, "results": results}) + b"\n"
+    head: dict[str, Any] = unstructure(evolve(results, servers=(), workstations=(), others=(), removed=()))
+    for name in ARRAYS:
+        del head[name]
+    yield dumps({"report_id": report.report_id, "results": head}) + b"\n"
     digest = hashlib.sha256()
     count = 0
-    for computer in report.results.computers:
-        line = dumps(computer) + b"\n"
+    for entry in (*results.computers, *({"removed": gone} for gone in results.removed)):
+        line = dumps(entry) + b"\n"
         digest.update(line)
         count += 1
         yield line
@@ -58,47 +66,57 @@ def render_report(report: EnumerationReport) -> Iterator[bytes]:
 
 
 class NdjsonReader:
-    """Reads a report line by line; nothing is believed before :meth:`finish`.
+    """Tells the lines of a report apart, and knows whether it came whole; what they hold is for others to judge.
 
-    Feed whole lines without their newline. The first is the header, the last the end.
+    Feed whole lines without their newline. Nothing is to be believed before :meth:`finish`.
+
+    Attributes:
+        header: The first line as JSON says it; None before it came.
     """
 
     def __init__(self) -> None:
-        self.header: NdjsonHeader | None = None
-        self.end: NdjsonEnd | None = None
+        self.header: dict[str, Any] | None = None
+        self._end: NdjsonEnd | None = None
         self._digest = hashlib.sha256()
         self._count = 0
 
-    def read(self, line: bytes) -> Computer | None:
-        """Take one line; returns the computer it holds, or None for header and end.
+    def read(self, line: bytes) -> NdjsonEntry | None:
+        """Take one line; returns the entry it holds, or None for header and end.
 
         Raises:
-            WireError: The line does not fit. Not retryable.
+            WireError: The header is no JSON object, or there are lines after the end. Not retryable.
         """
-        data = loads(line)
-        if self.end is not None:
-            raise WireError("there are lines after the end.", path=f"line {self._count + 3}", code="report-incomplete")
+        if self._end is not None:
+            raise WireError(
+                "there are lines after the end.", path=f"lines[{self._count + 2}]", code="report-incomplete"
+            )
         if self.header is None:
-            self.header = structure(data, NdjsonHeader)
+            data = loads(line)
+            if not isinstance(data, dict):
+                raise WireError("the first line is not an object.", path="lines[0]")
+            self.header = data
             return None
-        if isinstance(data, dict) and set(data) == {"count", "sha256"}:
-            self.end = structure(data, NdjsonEnd)
+        try:
+            entry: object = loads(line)
+        except WireError:
+            entry = None
+        if isinstance(entry, dict) and set(entry) == {"count", "sha256"}:
+            self._end = structure(entry, NdjsonEnd)
             return None
         self._count += 1
         self._digest.update(line + b"\n")
-        return structure(data, Computer)
+        return NdjsonEntry(self._count, entry)
 
-    def finish(self) -> NdjsonHeader:
-        """The header of a report that came whole.
+    def finish(self) -> None:
+        """Make sure that the report came whole.
 
         Raises:
             WireError: It stopped half-way or is not what its last line says. Not retryable.
         """
-        if self.header is None or self.end is None:
+        if self.header is None or self._end is None:
             raise WireError("the report stopped half-way.", code="report-incomplete")
-        if self.end.count != self._count or self.end.sha256 != self._digest.hexdigest():
+        if self._end.count != self._count or self._end.sha256 != self._digest.hexdigest():
             raise WireError("the report is not what its last line says.", code="report-incomplete")
-        return self.header
 
 
 def split_roles(results: EnumerationResults, computers: Iterable[Computer]) -> EnumerationResults:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 
 from attrs import evolve
 
-from msp_sdk.checkin import next_wait_s, phase_s
+from msp_sdk.checkin import ENTRIES_REFUSED, REPORT_REFUSED, next_wait_s, phase_s
 from msp_sdk.errors import CentralError, MspError, NotEnrolledError
 from msp_sdk.models.credential import CredentialState
 from runners.appliance.backoff import Backoff
@@ -94,7 +94,10 @@ class Daemon:
         """
         tools = self._tools
         states = await self._credential_states()
-        problems = {**self._cycle.problems, **self._problems}
+        refused = tools.checkin.refused
+        gravest = REPORT_REFUSED if REPORT_REFUSED in refused.values() else ENTRIES_REFUSED
+        lost = {"outbox": gravest} if refused else {}
+        problems = {**self._cycle.problems, **lost, **self._problems}
         waiting = tools.checkin.waiting_count
         status = evolve(
             await asyncio.to_thread(read_status),
@@ -104,6 +107,7 @@ class Daemon:
                 **({"problems": problems} if problems else {}),
                 **({"directory": directory} if (directory := self._cycle.directory_facts) else {}),
                 **({"reports_waiting": waiting} if waiting > MANY_REPORTS else {}),
+                **({"reports_refused": dict(refused)} if refused else {}),
             },
         )
         reply = await tools.checkin.check_in(status)

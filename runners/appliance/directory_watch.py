@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from attrs import evolve
 
+from msp_sdk.checkin import REPORT_REFUSED, enumeration_matter
 from msp_sdk.enumeration import ControllerFailure
 from msp_sdk.errors import DirectoryError, DiscoveryError, LogonError, MspError
 from msp_sdk.models.computer import (
@@ -40,10 +41,12 @@ from runners.appliance.wiring import Tools, report_id
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# A full reading reconciles: daily, more often for an account that does not see what was deleted, and soon after a
-# change of controllers; not at once, since one that comes and goes would be read in full each time.
+# A full reading reconciles: daily, more often for an account that does not see what was deleted, hourly while Central
+# refuses what was read, and soon after a change of controllers; not at once, since one that comes and goes would be
+# read in full each time.
 RECONCILE_S = 24 * 3600.0
 RECONCILE_BLIND_S = 6 * 3600.0
+RECONCILE_REFUSED_S = 3600.0
 RECONCILE_MOVED_S = 900.0
 CURSOR_LOST = "cursor-lost"
 # A controller may give many reasons; a report names so many of them.
@@ -131,6 +134,8 @@ class DirectoryWatch:
             return True
         age = self._tools.clock.now() - kept.full_at
         longest_s = RECONCILE_S if kept.sees_removals else RECONCILE_BLIND_S
+        if self._tools.checkin.refused.get(enumeration_matter(kept.enumeration.domain_name)) == REPORT_REFUSED:
+            longest_s = RECONCILE_REFUSED_S
         if kept.at_another_controller:
             longest_s = RECONCILE_MOVED_S
         return not timedelta(0) <= age < timedelta(seconds=longest_s * self._jitter)

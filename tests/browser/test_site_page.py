@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -97,6 +98,26 @@ def test_the_page_follows_the_site_without_a_reload(page: Any, site: Any) -> Non
     assert "Make the account a local administrator there." in row.inner_text()
     assert page.locator(".figure.bad dd").inner_text() == "1"
     assert page.evaluate("window.notReloaded") is True
+
+
+def test_the_page_says_of_a_computer_what_its_directory_says(page: Any, site: Any) -> None:
+    discover(site)
+    known = {
+        "ou_path": "Clinic/Reception",
+        "last_logon_at": "2026-01-02T08:00:00Z",
+        "laps": "windows",
+        "managed_by": "CN=Ann Smith,OU=People,DC=corp,DC=example",
+        "skipped_reason": "stale",
+    }
+    enumerate_(site, {**computer("PC1"), **known}, computer("PC2"))
+    open_site(page, site)
+    text = page.get_by_role("row", name="PC1").inner_text()
+    for part in ("Windows 11 Pro", "Clinic/Reception", "Windows LAPS", "Ann Smith", "No sign of life"):
+        assert part in text, part
+    assert page.get_by_role("row", name="PC1").locator("time").get_attribute("datetime").startswith("2026-01-02T08")
+    assert page.get_by_role("row", name="PC2").locator("time").count() == 0
+    if os.environ.get("MSP_SCREENSHOT"):
+        page.screenshot(path=os.environ["MSP_SCREENSHOT"], full_page=True)
 
 
 def test_the_page_shows_what_is_known_of_the_domain_and_lists_a_computer_that_has_just_joined(

@@ -127,10 +127,11 @@ def test_a_long_report_comes_back_line_by_line_or_not_at_all(computers, report_i
     lines = list(render_report(report))
 
     reader = NdjsonReader()
-    read = [computer for line in lines if (computer := reader.read(line[:-1])) is not None]
-    header = reader.finish()
-    assert header.report_id == report_id
-    assert tuple(read) == sorted_out.computers
+    entries = [entry for line in lines if (entry := reader.read(line[:-1])) is not None]
+    reader.finish()
+    assert reader.header is not None
+    assert reader.header["report_id"] == report_id
+    assert tuple(structure(entry.data, Computer) for entry in entries) == sorted_out.computers
 
     # Half a report changes nothing, wherever it breaks off.
     broken = NdjsonReader()

@@ -19,7 +19,7 @@ from sqlalchemy import create_engine, insert, select, update
 
 from central_app.database import schema
 from central_app.database.connection import DuplicateError, SqliteDatabase
-from central_app.database.tables import ended_devices, enumerations, events, metadata, sites
+from central_app.database.tables import computers, ended_devices, enumerations, events, metadata, sites
 from central_app.opening import bootstrap, migrate, prepare
 from central_app.settings import make_settings
 from msp_sdk.errors import ConfigError
@@ -195,7 +195,19 @@ def test_an_older_schema_is_refused_until_it_is_migrated_and_keeps_its_data(tmp_
     engine = create_engine(settings.database)
     with engine.begin() as connection:
         connection.execute(insert(events).values(event(1)))
-        connection.exec_driver_sql("drop table ended_devices")
+        for table in ("ended_devices", "uploads", "uploaded_computers"):
+            connection.exec_driver_sql(f"drop table {table}")
+        connection.exec_driver_sql("drop index ix_computers_site_id_folded_hostname")
+        connection.exec_driver_sql("create index ix_computers_site_id_hostname on computers (site_id, hostname)")
+        for column in ("folded_hostname", "folded_fqdn"):
+            connection.exec_driver_sql(f"alter table computers drop column {column}")
+        for guid, fqdn in (("g1", "'Müller.Example'"), ("g2", "null")):
+            connection.exec_driver_sql(
+                "insert into computers (site_id, object_guid, domain_name, hostname, fqdn, role, data, appliance_id,"
+                " report_id, first_seen_at, reported_at) values ('s', ?, 'd', 'MÜLLER', " + fqdn + ", 'server', '{}',"
+                " 'a', 'r', '2026-01-05', '2026-01-05')",
+                (guid,),
+            )
         connection.exec_driver_sql("alter table appliances drop column delivered")
         connection.exec_driver_sql("alter table appliances add column ad_site varchar(255)")
         for column in ("full", "changes_at", "cursor_sha256"):
@@ -218,6 +230,9 @@ def test_an_older_schema_is_refused_until_it_is_migrated_and_keeps_its_data(tmp_
         assert len(await database.fetch_all(select(events))) == 1
         assert await database.fetch_all(select(ended_devices)) == []
         assert (await database.fetch_one(select(enumerations)))["full"] == {"total_servers": 3}
+        folded = select(computers.c.folded_hostname, computers.c.folded_fqdn).order_by(computers.c.object_guid)
+        found = [tuple(row.values()) for row in await database.fetch_all(folded)]
+        assert found == [("müller", "müller.example"), ("müller", None)]
 
     with_database(tmp_path / "c.db", work)
 

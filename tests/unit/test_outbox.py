@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from msp_sdk.checkin import Outbox, OutboxOptions
+from msp_sdk.checkin import Outbox, OutboxOptions, Report
 from msp_sdk.errors import NotEnrolledError
 from msp_sdk.models.compliance import CheckResult, ScanReport
 from msp_sdk.models.computer import Computer, EnumerationReport, EnumerationResults
@@ -118,8 +120,62 @@ def test_refused_report_is_put_aside_and_does_not_hold_up_the_rest(tmp_path: Pat
             assert await outbox.flush(http) == 1
 
     asyncio.run(run())
-    assert names(tmp_path / "refused") == ["000000000001-ScanReport.json"]
+    assert names(tmp_path / "refused") == ["000000000001-ScanReport.json", "standing.json"]
     assert json.loads((tmp_path / "refused" / "000000000001-ScanReport.reason").read_text())["code"] == "invalid"
+
+
+def enumeration(
+    report_id: str, kind: Literal["full", "changes"], domain_name: str = "corp.example"
+) -> EnumerationReport:
+    return EnumerationReport(report_id, EnumerationResults(kind, domain_name, datetime(2026, 1, 1, tzinfo=UTC), "dc1"))
+
+
+def test_what_was_refused_stands_over_a_restart_until_central_has_it_in_another_way(tmp_path: Path) -> None:
+    """Nobody looks into a folder: a report that is lost for good must be heard of."""
+    refusal: tuple[int, dict[str, object]] = (422, {"code": "invalid", "detail": "no"})
+    here = "enumeration:corp.example"
+
+    async def run() -> None:
+        async with peer() as this, http_to(this) as http:
+
+            async def after(report: Report, *answers: tuple[int, dict[str, object]]) -> Mapping[str, str]:
+                outbox = Outbox(tmp_path)
+                outbox.put(report)
+                this.answers = list(answers)
+                await outbox.flush(http)
+                return outbox.refused
+
+            assert await after(scan(1)) == {}
+            assert await after(enumeration("e1", "full", "Corp.example"), refusal) == {here: "report-refused"}
+            # Changes after a lost report do not hold it, and another domain is another matter.
+            assert await after(enumeration("e2", "changes")) == {here: "report-refused"}
+            assert await after(enumeration("e3", "full", "branch.example")) == {here: "report-refused"}
+            both = {here: "report-refused", "scan": "report-refused"}
+            assert await after(scan(2), refusal) == both
+            assert await after(enumeration("e4", "full")) == {"scan": "report-refused"}
+            assert await after(scan(3)) == {}
+
+    asyncio.run(run())
+
+
+def test_entries_that_central_cannot_hold_are_said_and_the_report_counts_as_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        outbox = Outbox(tmp_path)
+        async with peer() as this, http_to(this) as http:
+            refused = [{"path": "results.servers[1].os_name", "message": "holds characters that are none"}]
+            this.answers = [(200, {"status": "ok", "refused_count": 1, "refused": refused})]
+            outbox.put(enumeration("e1", "full"))
+            assert await outbox.flush(http) == 1
+            assert outbox.refused == {"enumeration:corp.example": "entries-refused"}
+            outbox.put(enumeration("e2", "full"))
+            assert await outbox.flush(http) == 1
+            assert outbox.refused == {}
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(run())
+    assert "results.servers[1].os_name" in caplog.text
 
 
 def test_everything_stays_when_the_key_has_ended(tmp_path: Path) -> None:
@@ -205,7 +261,7 @@ def test_refused_reports_are_kept_to_be_looked_at_and_not_for_ever(tmp_path: Pat
                 outbox.put(ScanReport(f"r{number}", ()))
             central.answers = [(422, {"code": "invalid", "title": "x"})] * 5
             await outbox.flush(http)
-        kept = sorted(path.name for path in (tmp_path / "refused").iterdir())
+        kept = sorted(path.name for path in (tmp_path / "refused").glob("*-*"))
         assert kept == [
             f"{number:012d}-ScanReport.{kind}" for number in (3, 4, 5) for kind in ("json", "reason")
         ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+import central_app.database.upload_tables  # noqa: F401 (its tables are of the same metadata)
 from central_app.database.tables import metadata
 
 connection = context.config.attributes["connection"]
