@@ -15,7 +15,7 @@ from typing import TypeVar
 from attrs import evolve
 
 from msp_sdk.enumeration import ControllerFailure
-from msp_sdk.errors import DirectoryError, DiscoveryError, LogonError, MspError
+from msp_sdk.errors import DirectoryError, DiscoveryError, LogonError, LogonRejectedError, MspError
 from msp_sdk.models.computer import (
     Computer,
     Enumeration,
@@ -30,7 +30,7 @@ from msp_sdk.models.computer import (
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import Domain
 from msp_sdk.models.generation import ENUMERATION
-from msp_sdk.models.reason import remedy_of
+from msp_sdk.models.reason import ACCOUNT_REASONS, remedy_of
 from runners.appliance.domain_watch import FIRST_WAIT_S, LONGEST_WAIT_S, DomainWatch
 from runners.appliance.kept_connection import DirectoryReader, KeptConnections
 from runners.appliance.kept_enumeration import EnumerationFiles, KeptEnumeration
@@ -165,26 +165,35 @@ class DirectoryWatch:
     async def _with_reader(
         self, domain: Domain, credentials: Sequence[Credential], work: Callable[[DirectoryReader], Awaitable[T]]
     ) -> T:
-        """Work with the first account that is let in; each is another one, so each has its one logon.
+        """Work with the first account that is let in.
+
+        Each has its one logon. An account that was stored twice and was just refused has had it: a second password is
+        tried when it is stored, or retried, and not in the same breath.
 
         Raises:
-            LogonError: None is let in; the first one's error.
+            LogonError: None is let in; the first error, but one that waiting may mend before one that it does not.
             MspError: As the work says.
         """
         refusal: LogonError | None = None
+        refused_accounts: set[str] = set()
         holdings = self._tools.checkin.holdings
         open_with = self._connections.credential(domain.name)
         for credential in sorted(credentials, key=lambda entry: entry != open_with):
+            if credential.account in refused_accounts:
+                continue
             reader = await self._connections.open(domain, credential, holdings)
             try:
                 return await work(reader)
             except LogonError as error:
                 self._failures = tuple(reader.failures)
                 await self._connections.close(domain.name)
-                if error.retryable:
+                if error.retryable and error.code not in ACCOUNT_REASONS:
                     raise
                 logger.warning("%s is not let in (%s): %s", credential.username, error.code, error)
-                refusal = refusal or error
+                if isinstance(error, LogonRejectedError):
+                    refused_accounts.add(credential.account)
+                if refusal is None or (error.retryable and not refusal.retryable):
+                    refusal = error
             except MspError as error:
                 self._failures = tuple(reader.failures)
                 if error.code != CURSOR_LOST:
