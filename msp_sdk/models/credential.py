@@ -127,6 +127,10 @@ class Credential:
         """The account, whatever the spelling; see :func:`account_of`."""
         return account_of(self.username, self.domain_name, self.netbios_name)
 
+    def is_same_logon(self, other: Credential) -> bool:
+        """Whether both are one account with one password, so that a refusal of one is one of both. It opens both."""
+        return self.account == other.account and self.open().reveal() == other.open().reveal()
+
     @property
     def ledger_key(self) -> str:
         """Under what name the logon ledger counts strikes; holds nothing of the secret."""

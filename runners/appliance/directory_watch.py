@@ -15,7 +15,7 @@ from typing import TypeVar
 from attrs import evolve
 
 from msp_sdk.enumeration import ControllerFailure
-from msp_sdk.errors import DirectoryError, DiscoveryError, LogonError, LogonRejectedError, MspError
+from msp_sdk.errors import DirectoryError, DiscoveryError, LogonError, MspError
 from msp_sdk.models.computer import (
     Computer,
     Enumeration,
@@ -167,19 +167,19 @@ class DirectoryWatch:
     ) -> T:
         """Work with the first account that is let in.
 
-        Each has its one logon. An account that was stored twice and was just refused has had it: a second password is
-        tried when it is stored, or retried, and not in the same breath.
+        Each has its one logon; one that was stored twice, with the same password, has one as well.
 
         Raises:
             LogonError: None is let in; the first error, but one that waiting may mend before one that it does not.
             MspError: As the work says.
         """
         refusal: LogonError | None = None
-        refused_accounts: set[str] = set()
+        refused: list[Credential] = []
         holdings = self._tools.checkin.holdings
         open_with = self._connections.credential(domain.name)
         for credential in sorted(credentials, key=lambda entry: entry != open_with):
-            if credential.account in refused_accounts:
+            if any(credential.is_same_logon(entry) for entry in refused):
+                logger.warning("%s was stored twice, and its password was refused", credential.username)
                 continue
             reader = await self._connections.open(domain, credential, holdings)
             try:
@@ -190,8 +190,7 @@ class DirectoryWatch:
                 if error.retryable and error.code not in ACCOUNT_REASONS:
                     raise
                 logger.warning("%s is not let in (%s): %s", credential.username, error.code, error)
-                if isinstance(error, LogonRejectedError):
-                    refused_accounts.add(credential.account)
+                refused.append(credential)
                 if refusal is None or (error.retryable and not refusal.retryable):
                     refusal = error
             except MspError as error:
