@@ -78,7 +78,7 @@ def refused(link: Link, credential: Credential, attempt: LogonAttempt, refusal: 
         raise unanswered(link, credential, said)
     attempt.not_sent()
     if refusal.code is not None:
-        raise kept_out(link, credential, refusal.code)
+        raise door_refused(link, credential, refusal.code)
     raise DirectoryError(
         f"{link.controller.fqdn} refused {credential.username}: {said}.", code="directory-failed", retryable=True
     )
@@ -110,7 +110,7 @@ def unanswered(link: Link, credential: Credential, said: str) -> LogonError:
     )
 
 
-def kept_out(link: Link, credential: Credential, code: str | None, said: str = "") -> BindRejectedError:
+def door_refused(link: Link, credential: Credential, code: str | None, said: str = "") -> BindRejectedError:
     """The error for a door that did not open although the password was not refused."""
     known = reason(code or "directory-failed")
     more = f" ({said})" if said else ""

@@ -10,7 +10,7 @@ from msp_sdk.directory import ber
 from msp_sdk.directory.connection import DirectoryOptions, Link
 from msp_sdk.directory.doors import LDAP_PORT, Door, logon_doors
 from msp_sdk.directory.logon_codes import PASSWORD_WAS_WRONG, BindRefusal, judge_kdc, judge_refusal
-from msp_sdk.directory.refusal import kept_out, open_password, refused, sending_the_password, unanswered, user_name
+from msp_sdk.directory.refusal import door_refused, open_password, refused, sending_the_password, unanswered, user_name
 from msp_sdk.directory.sasl import (
     BIND_IN_PROGRESS,
     KERBEROS_MECHANISM,
@@ -132,8 +132,8 @@ def _ticket_refused(link: Link, credential: Credential, result: ber.Result) -> N
     """The controller refused a ticket that its KDC gave out: never the password's fault."""
     refusal = judge_refusal(result.code, result.text) if result.code else BindRefusal(None, password_judged=None)
     if refusal.code is None or refusal.code in PASSWORD_WAS_WRONG:
-        raise kept_out(link, credential, "kerberos-refused", result.described)
-    raise kept_out(link, credential, refusal.code)
+        raise door_refused(link, credential, "kerberos-refused", result.described)
+    raise door_refused(link, credential, refusal.code)
 
 
 def _no_context(link: Link, credential: Credential, failure: KerberosFailure) -> NoReturn:
@@ -143,13 +143,13 @@ def _no_context(link: Link, credential: Credential, failure: KerberosFailure) ->
     if code is None or failure.number is None:
         code = "kerberos-refused"
     detail = "" if failure.number is None else f"error {failure.number}"
-    raise kept_out(link, credential, code, detail)
+    raise door_refused(link, credential, code, detail)
 
 
 def _no_ticket(link: Link, credential: Credential, attempt: LogonAttempt, failure: KerberosFailure) -> NoReturn:
     if failure.step == "missing":
         attempt.not_sent()
-        raise kept_out(link, credential, "kerberos-missing")
+        raise door_refused(link, credential, "kerberos-missing")
     if failure.number is None and failure.key_used:
         raise unanswered(link, credential, "the KDC's answer was lost")
     refusal = judge_kdc(failure.number, key_used=failure.key_used, answered=failure.answered)
@@ -174,7 +174,7 @@ def bind_ntlm(link: Link, credential: Credential, attempt: LogonAttempt) -> None
     if not answer:
         # The controller takes no NTLM at all, and has seen nothing of the password.
         attempt.not_sent()
-        raise kept_out(link, credential, judge_refusal(result.code, result.text).code, result.described)
+        raise door_refused(link, credential, judge_refusal(result.code, result.text).code, result.described)
     with sending_the_password(link, credential):
         result = sasl_step(link, NTLM_MECHANISM, answer)
     if result.code != _SUCCESS:

@@ -85,7 +85,7 @@ _TABLE = (
     Reason("kerberos-refused", "The controller or its KDC did not go through with Kerberos, although the password was not refused.", "Look at the account (does it demand a smart card?), and at the controller's own account and clock (its event log, Kerberos and Directory Service)."),
     Reason("clock-skew", "The clocks differ by more than five minutes.", "Correct the time of the appliance or the controller."),
     Reason("logon-outcome-unknown", "Twice a logon was begun and its end not recorded.", "Retry for exactly one more attempt."),
-    Reason("logon-unanswered", "The logon got no clear answer; whether the password was taken is not known.", "It is tried once more by itself, and never twice."),
+    Reason("logon-unanswered", "The logon got no clear answer; whether the password was taken is not known.", "It may be tried once more, and is never tried a third time."),
     Reason("logon-refused", "The controller refused the logon for a reason that we do not know; it is not tried again.", "Look the code up in the detail, then retry for exactly one more attempt."),
     Reason("not-authorised-here", "The credential is right, but this host does not let it in.", "Make the account a local administrator there."),
     Reason("needs-local-administrator", "The account is no local administrator of this host.", "Make the account a local administrator there."),
