@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
-import attrs
 import pytest
 
 from msp_sdk.directory.refusal import user_name
