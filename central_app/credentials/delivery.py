@@ -96,7 +96,7 @@ async def _note_state(tx: Transaction, site_id: str, appliance_id: str, said: Cr
             )
         )
         return True
-    if (before["version"], before["state"]) == (said.version, said.state):
+    if (before["version"], before["state"], before["code"]) == (said.version, said.state, values["code"]):
         return False
     await tx.execute(update(credential_states).where(mine).values(**values))
     return True
@@ -104,17 +104,21 @@ async def _note_state(tx: Transaction, site_id: str, appliance_id: str, said: Cr
 
 async def _change_state(tx: Transaction, row: Row, said: CredentialState, now: datetime) -> None:
     state = next_state(row["state"], said.state)
-    if state is None:
+    code = (said.code or "")[:80] or None
+    # Also why it is not proven yet: the password is right, and the account is disabled.
+    if state is None and (row["state"] != "unproven" or said.state != "unproven" or row["state_code"] == code):
         return
     site_id = row["site_id"]
     await tx.execute(
         update(credentials)
         .where(credentials.c.site_id == site_id, credentials.c.id == row["id"])
-        .values(state=state, state_code=(said.code or "")[:80] or None, state_at=now)
+        .values(state=said.state, state_code=code, state_at=now)
     )
+    if state is None:
+        return
     # The others may have it now, or nobody any more.
     await raise_credentials_version(tx, site_id)
-    detail = {"credential_id": row["id"], "version": row["version"], "code": (said.code or "")[:80]}
+    detail = {"credential_id": row["id"], "version": row["version"], "code": code or ""}
     await emit(tx, site_id, f"credential-{state}", detail)
 
 

@@ -279,7 +279,8 @@ def connect(
         options: Patience.
 
     Raises:
-        DirectoryError: Nobody answers (retryable), or not as a directory does.
+        DirectoryError: Nobody answers (retryable), or not as a directory does. ``connected`` in its context is False
+            where not even a connection came about.
         ConfigError: The door is no address.
     """
     try:
@@ -291,7 +292,9 @@ def connect(
         opener.open(read_server_info=False)
     except Exception as error:
         _close_quietly(opener.socket)
-        raise translate(error, controller, door) from error
+        failure = translate(error, controller, door)
+        failure.context = {**failure.context, "connected": False}
+        raise failure from error
     link = Link(controller, door, opener.socket, options)
     if context is None:
         return link

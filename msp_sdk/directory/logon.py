@@ -4,25 +4,29 @@
 * A password is sent only over TLS, and only after the certificate of *that* connection was verified by a given CA
   (with the host's name) or found listed by its digest. Without TLS no password is sent, only proofs of it.
 * Every logon goes through the logon ledger. A refused password ends it: no other door sees it. A door that failed
-  before the password was looked at gives way to the next one. NTLM never follows a KDC that said no.
+  before the password was looked at gives way to the next one. NTLM never follows a KDC that said no, be it another
+  controller's.
+* Where the end of a logon is not known, no other door and no other controller is tried.
 """
 
 from __future__ import annotations
 
 import ssl
+import threading
 from collections.abc import Callable, Sequence
 
 from msp_sdk.directory import ber
 from msp_sdk.directory.connection import UNREACHABLE, DirectoryOptions, Link, broken, connect, encode_simple_bind
 from msp_sdk.directory.doors import Door, SkippedDoor
 from msp_sdk.directory.logon_codes import judge_refusal
-from msp_sdk.directory.refusal import open_password, refused, user_name
+from msp_sdk.directory.refusal import open_password, refused, sending_the_password, user_name
 from msp_sdk.errors import BindRejectedError, DirectoryError, WireError
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import DomainController
 from msp_sdk.models.reason import reason
 from msp_sdk.network.logons import LogonAttempt, LogonLedger
 from msp_sdk.network.pins import Trust, digest_of_der, seeing_context, verifying_context
+from msp_sdk.network.turns import cancelled_error
 
 _SUCCESS = 0
 # The higher, the less it tells a person: what a controller said itself comes first.
@@ -34,12 +38,53 @@ _SAYS_LITTLE = {
     "no-service-principal": 5,
     "other-domain-account": 5,
     "kdc-unreachable": 6,
-    "kerberos-missing": 7,
+    "kerberos-settings": 7,
+    "kerberos-missing": 8,
 }
 # After these NTLM may follow: Kerberos did not apply. After anything else the KDC has said no.
 KERBEROS_DOES_NOT_APPLY = frozenset(
-    {"kerberos-missing", "kdc-unreachable", "no-service-principal", "other-domain-account", UNREACHABLE}
+    {
+        "kerberos-missing",
+        "kerberos-settings",
+        "kdc-unreachable",
+        "no-service-principal",
+        "other-domain-account",
+        UNREACHABLE,
+    }
 )
+
+
+class LogonWalk:
+    """One logon on its way over doors and controllers: what it has learnt, and whether anybody still waits for it.
+
+    Attributes:
+        cancelled: Set by whoever waits no longer; after that no door is opened and no password sent.
+        kdc_said_no: A KDC (or a controller, to its ticket) had a reason that NTLM must not go around.
+    """
+
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+        self.kdc_said_no = False
+        self._closed: dict[tuple[str, int], DirectoryError] = {}
+
+    def check(self, door: Door) -> None:
+        """See whether a door is worth a try.
+
+        Raises:
+            UnreachableError: The logon was cancelled.
+            DirectoryError: Another way in by the same port found that nobody takes a connection there.
+        """
+        if self.cancelled.is_set():
+            raise cancelled_error()
+        if (known := self._closed.get((door.host, door.port))) is not None:
+            raise known
+
+    def learn(self, door: Door, error: DirectoryError) -> None:
+        """Remember why a door was passed over."""
+        if error.context.get("connected") is False:
+            self._closed[door.host, door.port] = error
+        if door.kind == "kerberos" and error.code not in KERBEROS_DOES_NOT_APPLY:
+            self.kdc_said_no = True
 
 
 class Skipped:
@@ -58,12 +103,8 @@ class Skipped:
     @property
     def telling(self) -> DirectoryError:
         """The error that says most: a refused certificate before a silent port."""
-        return min(self._errors, key=lambda error: _SAYS_LITTLE.get(error.code, 0))
-
-    @property
-    def kdc_said_no(self) -> bool:
-        """True when a KDC (or a controller, to its ticket) had a reason that NTLM must not go around."""
-        return any(entry.door == "kerberos" and entry.code not in KERBEROS_DOES_NOT_APPLY for entry in self.doors)
+        no_door = DirectoryError(f"{self.controller.fqdn} has no door that may be used.", code="directory-failed")
+        return min(self._errors, key=lambda error: _SAYS_LITTLE.get(error.code, 0), default=no_door)
 
 
 def first_open(controller: DomainController, ways: Sequence[Door], open_door: Callable[[Door], Link]) -> Link:
@@ -88,30 +129,36 @@ def log_on(
     *,
     ledger: LogonLedger,
     options: DirectoryOptions,
+    walk: LogonWalk,
 ) -> tuple[Link, tuple[SkippedDoor, ...]]:
     """Log on through the first door that takes us; also returns those that did not.
 
     Raises:
-        BindRejectedError, LogonRejectedError, LogonNotAllowedError, DirectoryError, ConfigError: As
+        BindRejectedError, LogonError, DirectoryError, UnreachableError, ConfigError: As
             :func:`msp_sdk.directory.session.open_session`.
     """
     trust = Trust.of(credential.trusted_certificates, ca_pems=options.ca_pems)
     skipped = Skipped(controller)
     for door in ways:
-        if door.kind == "ntlm" and (skipped.kdc_said_no or not options.allow_ntlm):
+        if door.kind == "ntlm" and (walk.kdc_said_no or not options.allow_ntlm):
             continue
         try:
+            walk.check(door)
             link, bind = _approach(controller, door, credential, trust, options)
         except DirectoryError as error:
             skipped.add(door, error)
+            walk.learn(door, error)
             continue
         try:
-            with ledger.attempt(credential, place="controller", host=controller.fqdn) as attempt:
+            with ledger.attempt(
+                credential, place="controller", host=controller.fqdn, cancelled=walk.cancelled
+            ) as attempt:
                 bind(attempt)
         except BindRejectedError as error:
             # The password was not refused; another door may do.
             link.close()
             skipped.add(door, error)
+            walk.learn(door, error)
         except BaseException:
             link.close()
             raise
@@ -143,8 +190,14 @@ def _approach_sealed(
     from msp_sdk.directory import sealed_logon  # noqa: PLC0415 (as said)
 
     if door.kind == "kerberos":
-        principal = sealed_logon.kerberos_principal(controller, door, credential, options)
+        principal = sealed_logon.kerberos_principal(controller, door, credential)
+        # First the port that the other ways in share: where nobody is, one wait tells it for all of them.
         link = connect(controller, door, None, options)
+        try:
+            sealed_logon.find_kdc(controller, door, options)
+        except DirectoryError:
+            link.close()
+            raise
         return link, lambda attempt: sealed_logon.bind_kerberos(link, credential, principal, attempt, options)
     link = connect(controller, door, None, options)
     return link, lambda attempt: sealed_logon.bind_ntlm(link, credential, attempt)
@@ -189,21 +242,26 @@ def open_trusted(controller: DomainController, door: Door, trust: Trust, options
 
 
 def bind_simple(link: Link, credential: Credential, attempt: LogonAttempt) -> None:
-    """One simple bind. Whatever it ends with is told to the ledger; silence counts as unknown."""
+    """One simple bind. Whatever it ends with is told to the ledger; silence counts as unknown.
+
+    Raises:
+        LogonError, BindRejectedError, DirectoryError: As :func:`msp_sdk.directory.refusal.refused`.
+    """
     secret = open_password(credential, attempt)
     if link.closed or link.certificate is None or not isinstance(link.stream, ssl.SSLSocket):
         attempt.not_sent()
         raise broken(link, "it is closed")
     request = encode_simple_bind(user_name(credential), secret.reveal().encode())
     del secret
-    message = link.ask(request)
-    del request
-    try:
-        result = ber.read_result(message)
-        if message.tag != ber.BIND_RESPONSE:
-            raise WireError("a bind was not answered as one.")  # noqa: TRY301 (said below, with the rest)
-    except WireError as error:
-        raise link.nonsense(error) from error
+    with sending_the_password(link, credential):
+        message = link.ask(request)
+        del request
+        try:
+            result = ber.read_result(message)
+            if message.tag != ber.BIND_RESPONSE:
+                raise WireError("a bind was not answered as one.")  # noqa: TRY301 (said below, with the rest)
+        except WireError as error:
+            raise link.nonsense(error) from error
     if result.code == _SUCCESS:
         attempt.succeeded()
         return

@@ -11,6 +11,8 @@ from types import MappingProxyType
 
 from attrs import frozen
 
+from msp_sdk.models.reason import ACCOUNT_REASONS
+
 _SUB_CODE = re.compile(r"\bdata\s+([0-9a-f]+)", re.IGNORECASE)
 
 SUB_CODES: Mapping[str, str] = MappingProxyType(
@@ -92,11 +94,14 @@ class BindRefusal:
             None when nobody knows.
         password_right: True when the password was found to be right, and something else is in the way; False when it
             was found to be wrong; None when nobody knows.
+        is_no_strike: It was judged, and cannot have counted as a wrong password: that was found to be right, or was
+            not used. What is in the way lies with the account alone.
     """
 
     code: str | None
     password_judged: bool | None
     password_right: bool | None = None
+    is_no_strike: bool = False
 
 
 def sub_code(message: str) -> str | None:
@@ -121,24 +126,28 @@ def judge_refusal(result_code: int, message: str) -> BindRefusal:
     return _judge_invalid_credentials(message)
 
 
-def judge_kdc(number: int | None, *, key_used: bool) -> BindRefusal:
+def judge_kdc(number: int | None, *, key_used: bool, answered: bool = True) -> BindRefusal:
     """Read a KDC's error.
 
     Args:
         number: As RFC 4120 has it; None when no answer came that we understand.
         key_used: The request that it answers was made with the password.
+        answered: Something came from the KDC.
     """
     if number is not None and number in KDC_JUDGED:
         code = KDC_JUDGED[number]
         if code == "password-expired" and not key_used:
             # It did not look at the password, so nothing is said of it.
-            return BindRefusal("account-revoked", password_judged=True)
-        return BindRefusal(code, password_judged=True, password_right=_rightness(code))
+            code = "account-revoked"
+        if not key_used:
+            # What it says of the account alone; nothing of the password was used.
+            return BindRefusal(code, password_judged=True, is_no_strike=code in ACCOUNT_REASONS)
+        return _judged(code)
     if number is not None and number in KDC_NOT_JUDGED:
         return BindRefusal(KDC_NOT_JUDGED[number], password_judged=False)
     if key_used:
         return BindRefusal(None, password_judged=None)
-    return BindRefusal("kdc-unreachable" if number is None else "kerberos-refused", password_judged=False)
+    return BindRefusal("kerberos-refused" if answered else "kdc-unreachable", password_judged=False)
 
 
 def _judge_invalid_credentials(message: str) -> BindRefusal:
@@ -150,12 +159,11 @@ def _judge_invalid_credentials(message: str) -> BindRefusal:
         return BindRefusal(None, password_judged=False)
     if told is not None and told not in SUB_CODES:
         # Held against the password, so that it is not tried again; but nobody has called it wrong.
-        return BindRefusal("wrong-password", password_judged=True)
-    code = SUB_CODES[told] if told else "wrong-password"
-    return BindRefusal(code, password_judged=True, password_right=_rightness(code))
+        return BindRefusal("logon-refused", password_judged=True)
+    return _judged(SUB_CODES[told] if told else "wrong-password")
 
 
-def _rightness(code: str) -> bool | None:
+def _judged(code: str) -> BindRefusal:
     if code in PASSWORD_WAS_RIGHT:
-        return True
-    return False if code in PASSWORD_WAS_WRONG else None
+        return BindRefusal(code, password_judged=True, password_right=True, is_no_strike=True)
+    return BindRefusal(code, password_judged=True, password_right=False if code in PASSWORD_WAS_WRONG else None)

@@ -169,6 +169,7 @@ class KerberosLayer:
         # Absent without the extra; the worker has shown that it is there.
         gssapi: Any = importlib.import_module("gssapi")
         self._failure: type[Exception] = gssapi.exceptions.GSSError
+        self._expired: type[Exception] = gssapi.exceptions.ExpiredContextError
         try:
             self._context: Any = gssapi.SecurityContext(token=exported)
         except self._failure as error:
@@ -193,7 +194,10 @@ class KerberosLayer:
         return Sealer(self._wrap, self._unwrap, theirs - _WRAPPING_BYTES), answer
 
     def _wrap(self, data: bytes) -> bytes:
-        sealed = self._context.wrap(data, True)
+        try:
+            sealed = self._context.wrap(data, True)
+        except self._failure as error:
+            raise ConnectionAbortedError("the security context has ended") from error
         if not sealed.encrypted:
             raise WireError("the security context does not encrypt.")
         return bytes(sealed.message)
@@ -201,6 +205,8 @@ class KerberosLayer:
     def _unwrap(self, data: bytes) -> bytes:
         try:
             opened = self._context.unwrap(data)
+        except self._expired as error:
+            raise ConnectionAbortedError("the security context has ended") from error
         except self._failure as error:
             raise WireError("a sealed frame does not open.") from error
         if not opened.encrypted:
@@ -261,7 +267,10 @@ class NtlmLogon:
         flags = int.from_bytes(challenge[_FLAGS_AT : _FLAGS_AT + 4], "little")
         if flags & _FLAGS_NEEDED != _FLAGS_NEEDED:
             raise _no_layer("the controller's challenge does not agree to sealing with strong keys")
-        return self._step(challenge)
+        answer = self._step(challenge)
+        # What the password is made into is as good as the password; a connection may stand for days.
+        self._context._credential = None  # noqa: SLF001 (pyspnego offers no other way)
+        return answer
 
     def sealer(self) -> Sealer:
         """The layer, once both tokens are made."""

@@ -10,7 +10,7 @@ from msp_sdk.directory import ber
 from msp_sdk.directory.connection import DirectoryOptions, Link
 from msp_sdk.directory.doors import LDAP_PORT, Door, logon_doors
 from msp_sdk.directory.logon_codes import PASSWORD_WAS_WRONG, BindRefusal, judge_kdc, judge_refusal
-from msp_sdk.directory.refusal import kept_out, open_password, refused, user_name
+from msp_sdk.directory.refusal import door_refused, open_password, refused, sending_the_password, unanswered, user_name
 from msp_sdk.directory.sasl import (
     BIND_IN_PROGRESS,
     KERBEROS_MECHANISM,
@@ -28,6 +28,7 @@ from msp_sdk.network.kerberos import (
     KerberosFailure,
     KerberosLogon,
     Principal,
+    can_seal_here,
     is_installed,
     kdc_answers,
     principal_of,
@@ -42,21 +43,22 @@ def kerberos_applies(controller: DomainController, credential: Credential, optio
     for door in logon_doors(controller, options.doors, ldaps_port=options.ldaps_port):
         if door.kind == "kerberos":
             with contextlib.suppress(DirectoryError):
-                kerberos_principal(controller, door, credential, options)
+                kerberos_principal(controller, door, credential)
+                find_kdc(controller, door, options)
                 return True
     return False
 
 
-def kerberos_principal(
-    controller: DomainController, door: Door, credential: Credential, options: DirectoryOptions
-) -> Principal:
-    """Whom the KDC is asked for, after everything that can be known without the password.
+def kerberos_principal(controller: DomainController, door: Door, credential: Credential) -> Principal:
+    """Whom the KDC is asked for, after everything that can be known without asking anybody.
 
     Raises:
-        DirectoryError: Kerberos does not apply here; the code says why. Nothing was sent.
+        DirectoryError: Kerberos does not apply here; the code says why.
     """
     if not is_installed():
         raise _passed_over(controller, "kerberos-missing")
+    if not can_seal_here():
+        raise _passed_over(controller, "kerberos-settings")
     if door.port != LDAP_PORT:
         raise _passed_over(controller, "kdc-unreachable", f"a KDC stands beside port {LDAP_PORT}, not {door.port}")
     if _is_address(controller.fqdn) or "." not in controller.fqdn:
@@ -65,9 +67,17 @@ def kerberos_principal(
     principal = principal_of(credential.username, domain_name=domain, netbios_name=credential.netbios_name)
     if principal is None:
         raise _passed_over(controller, "other-domain-account")
+    return principal
+
+
+def find_kdc(controller: DomainController, door: Door, options: DirectoryOptions) -> None:
+    """See whether a KDC stands beside a door. Nothing is sent.
+
+    Raises:
+        DirectoryError: ``kdc-unreachable``.
+    """
     if not kdc_answers(door.host, options.connect_timeout_s):
         raise _passed_over(controller, "kdc-unreachable")
-    return principal
 
 
 def bind_kerberos(
@@ -78,7 +88,8 @@ def bind_kerberos(
     Raises:
         LogonRejectedError: The KDC refused the account or its password.
         BindRejectedError: The password was not refused, and still this door does not open.
-        DirectoryError: An answer was lost after the password was used: nobody knows.
+        LogonError: ``logon-unanswered``: an answer was lost after the password was used, and nobody knows.
+        DirectoryError: The controller broke off after the KDC had taken the password. Retryable.
     """
     password = open_password(credential, attempt)
     service = f"ldap/{link.controller.fqdn.lower()}"
@@ -121,8 +132,8 @@ def _ticket_refused(link: Link, credential: Credential, result: ber.Result) -> N
     """The controller refused a ticket that its KDC gave out: never the password's fault."""
     refusal = judge_refusal(result.code, result.text) if result.code else BindRefusal(None, password_judged=None)
     if refusal.code is None or refusal.code in PASSWORD_WAS_WRONG:
-        raise kept_out(link, credential, "kerberos-refused", result.described)
-    raise kept_out(link, credential, refusal.code)
+        raise door_refused(link, credential, "kerberos-refused", result.described)
+    raise door_refused(link, credential, refusal.code)
 
 
 def _no_context(link: Link, credential: Credential, failure: KerberosFailure) -> NoReturn:
@@ -132,23 +143,16 @@ def _no_context(link: Link, credential: Credential, failure: KerberosFailure) ->
     if code is None or failure.number is None:
         code = "kerberos-refused"
     detail = "" if failure.number is None else f"error {failure.number}"
-    raise kept_out(link, credential, code, detail)
+    raise door_refused(link, credential, code, detail)
 
 
 def _no_ticket(link: Link, credential: Credential, attempt: LogonAttempt, failure: KerberosFailure) -> NoReturn:
     if failure.step == "missing":
         attempt.not_sent()
-        raise kept_out(link, credential, "kerberos-missing")
+        raise door_refused(link, credential, "kerberos-missing")
     if failure.number is None and failure.key_used:
-        known = reason("kdc-unreachable")
-        raise DirectoryError(
-            f"{link.controller.fqdn}: the KDC's answer to {credential.username} was lost;"
-            " whether the password was taken is not known.",
-            code=known.code,
-            remedy=known.remedy,
-            retryable=True,
-        )
-    refusal = judge_kdc(failure.number, key_used=failure.key_used)
+        raise unanswered(link, credential, "the KDC's answer was lost")
+    refusal = judge_kdc(failure.number, key_used=failure.key_used, answered=failure.answered)
     refused(link, credential, attempt, refusal, f"the KDC's error {failure.number}")
 
 
@@ -156,7 +160,7 @@ def bind_ntlm(link: Link, credential: Credential, attempt: LogonAttempt) -> None
     """Bind by NTLM, signed and sealed, by its name.
 
     Raises:
-        LogonRejectedError, BindRejectedError, DirectoryError: As :func:`bind_kerberos`.
+        LogonRejectedError, BindRejectedError, LogonError, DirectoryError: As :func:`bind_kerberos`.
     """
     password = open_password(credential, attempt)
     try:
@@ -170,8 +174,9 @@ def bind_ntlm(link: Link, credential: Credential, attempt: LogonAttempt) -> None
     if not answer:
         # The controller takes no NTLM at all, and has seen nothing of the password.
         attempt.not_sent()
-        raise kept_out(link, credential, judge_refusal(result.code, result.text).code, result.described)
-    result = sasl_step(link, NTLM_MECHANISM, answer)
+        raise door_refused(link, credential, judge_refusal(result.code, result.text).code, result.described)
+    with sending_the_password(link, credential):
+        result = sasl_step(link, NTLM_MECHANISM, answer)
     if result.code != _SUCCESS:
         refused(link, credential, attempt, judge_refusal(result.code, result.text), result.described)
     attempt.succeeded()

@@ -23,7 +23,7 @@ from msp_sdk.directory.ber import Control
 from msp_sdk.directory.connection import DirectoryOptions, Link, connect, encode_search
 from msp_sdk.directory.doors import Door, SkippedDoor, doors, logon_doors
 from msp_sdk.directory.entry import Entry, parse_guid
-from msp_sdk.directory.logon import first_open, log_on
+from msp_sdk.directory.logon import LogonWalk, first_open, log_on
 from msp_sdk.directory.root_dse import ROOT_DSE_ATTRIBUTES, RootDse, parse_root_dse
 from msp_sdk.directory.search import Continuation, Round, Searcher, paging
 from msp_sdk.errors import DirectoryError
@@ -35,6 +35,7 @@ from msp_sdk.network.pins import digest_of_der, seeing_context
 __all__ = [
     "DirectoryOptions",
     "DirectorySession",
+    "LogonWalk",
     "SkippedDoor",
     "open_anonymous",
     "open_session",
@@ -214,7 +215,12 @@ def see_certificate(controller: DomainController, options: DirectoryOptions) -> 
 
 
 def open_session(
-    controller: DomainController, credential: Credential, *, ledger: LogonLedger, options: DirectoryOptions
+    controller: DomainController,
+    credential: Credential,
+    *,
+    ledger: LogonLedger,
+    options: DirectoryOptions,
+    walk: LogonWalk | None = None,
 ) -> DirectorySession:
     """Connect sealed or by TLS, check the certificate, and bind: a refused logon is the only one.
 
@@ -223,15 +229,20 @@ def open_session(
         credential: Whose secret is opened after the ledger has allowed the attempt.
         ledger: Counts the logon.
         options: Patience, CAs.
+        walk: What the same logon has learnt at other controllers, and how it is cancelled; None begins anew.
 
     Raises:
         BindRejectedError: The certificate is neither verified nor listed (nothing was sent), or the controller
             demands another kind of bind. The context holds the certificate's digest.
-        LogonRejectedError: The password or the account was refused; the code says why. Never try again.
+        LogonRejectedError: The password or the account was refused; the code says why. Try no other controller; the
+            ledger knows whether it may be tried again later.
         LogonNotAllowedError: The ledger said no; nothing was sent.
+        LogonError: ``logon-unanswered``: nobody knows how it ended. Try no other controller.
+        UnreachableError: It was cancelled before the password was sent.
         DirectoryError: The controller cannot be reached (retryable) or fails.
         ConfigError: The credential's list of certificates or its secret is unusable.
     """
     ways = logon_doors(controller, options.doors, ldaps_port=options.ldaps_port)
-    link, skipped = log_on(controller, credential, ways, ledger=ledger, options=options)
+    walk = walk or LogonWalk()
+    link, skipped = log_on(controller, credential, ways, ledger=ledger, options=options, walk=walk)
     return DirectorySession(link, options, bound=True, skipped_doors=skipped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
 import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -12,7 +13,7 @@ import attrs
 from attrs import frozen
 
 from msp_sdk.directory.entry import domain_to_dn
-from msp_sdk.directory.session import DirectoryOptions, DirectorySession, open_session
+from msp_sdk.directory.session import DirectoryOptions, DirectorySession, LogonWalk, open_session
 from msp_sdk.errors import DirectoryError, DiscoveryError, MspError, PartialResultError, StateError
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import Domain, DomainController
@@ -48,9 +49,17 @@ def default_ledger_path() -> Path:
 
 
 def nearest_first(domain: Domain) -> tuple[DomainController, ...]:
-    """The controllers of our own site, then the others, each in the domain's order."""
+    """The controllers in the order in which they are tried, otherwise the domain's own.
+
+    Those that were seen with an open door come before those that were not, since each dead one costs seconds; then
+    those of our own site before the others.
+    """
     ours = (domain.ad_site or "").casefold()
-    return tuple(sorted(domain.controllers, key=lambda entry: not ours or (entry.ad_site or "").casefold() != ours))
+
+    def rank(controller: DomainController) -> tuple[bool, bool]:
+        return not controller.doors, not ours or (controller.ad_site or "").casefold() != ours
+
+    return tuple(sorted(domain.controllers, key=rank))
 
 
 class Connector:
@@ -82,12 +91,14 @@ class Connector:
         self.failures: list[ControllerFailure] = []
         self.session: DirectorySession | None = None
         self._domain = domain
-        self._credential = credential
+        # What a controller says of its domain is surer than what a person typed.
+        self._credential = attrs.evolve(credential, netbios_name=domain.netbios_name or credential.netbios_name)
         self._ledger = ledger
         self._options = options
         self._resolver = resolver
         self._pool: ThreadPool | None = None
         self._codes: tuple[str, ...] = ()
+        self._walk = LogonWalk()
 
     @property
     def base_dn(self) -> str:
@@ -99,7 +110,8 @@ class Connector:
         self._pool = ThreadPool("directory", 1)
 
     async def stop(self) -> None:
-        """Close the session and end the thread."""
+        """Close the session and end the thread; a logon that is under way there opens no further door."""
+        self._walk.cancelled.set()
         pool, self._pool = self._pool, None
         if pool is not None:
             # Its turn comes after a connect that was cancelled here but went on in the thread.
@@ -120,7 +132,7 @@ class Connector:
         """The session that stands, or a new one.
 
         Raises:
-            LogonError: Refused or not allowed; no other controller is tried.
+            LogonError: Refused, not allowed, or its end is not known; no other controller is tried.
             DirectoryError: No controller could be asked.
         """
         # To know it, the session looks at its socket, which belongs to the pool's thread.
@@ -136,7 +148,7 @@ class Connector:
         """Do work at a controller; where one fails on the way, from the start at the next.
 
         Raises:
-            LogonError: Refused or not allowed; no other controller is tried.
+            LogonError: Refused, not allowed, or its end is not known; no other controller is tried.
             DirectoryError: The last one's, or what the work raises and no other controller mends.
         """
         waiting: Sequence[DomainController] = self.controllers
@@ -192,8 +204,8 @@ class Connector:
         if session is not None:
             session.close()
 
-    def _open(self, controller: DomainController) -> DirectorySession:
-        self.session = open_session(controller, self._credential, ledger=self._ledger, options=self._options)
+    def _open(self, controller: DomainController, walk: LogonWalk) -> DirectorySession:
+        self.session = open_session(controller, self._credential, ledger=self._ledger, options=self._options, walk=walk)
         return self.session
 
     async def _connect(self, controllers: Sequence[DomainController]) -> DirectorySession:
@@ -202,9 +214,14 @@ class Connector:
         if controllers is self.controllers:
             # A fresh start. What was so days ago explains nothing of today.
             self.failures.clear()
+            self._walk = LogonWalk()
         for controller in controllers:
             try:
-                session = await self.run(self._open, await self.locate(controller))
+                session = await self.run(self._open, await self.locate(controller), self._walk)
+            except asyncio.CancelledError:
+                # Its thread goes on, and must not send the password for nobody.
+                self._walk.cancelled.set()
+                raise
             except (DirectoryError, DiscoveryError) as error:
                 # LogonError is no DirectoryError: a refused password passes straight through.
                 errors.append(error)

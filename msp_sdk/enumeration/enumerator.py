@@ -186,8 +186,9 @@ class ADEnumerator:
             goes on, without a gap.
 
         Raises:
-            LogonRejectedError: The password or account was refused; never try again.
+            LogonRejectedError: The password or account was refused; the ledger knows whether it is ever tried again.
             LogonNotAllowedError: The ledger said no; nothing was sent.
+            LogonError: ``logon-unanswered``: a controller broke off at the logon. No other one was tried.
             BindRejectedError: No controller shows a certificate that is verified or listed; nothing was sent.
             PartialResultError: The last controller stopped half-way; ``received`` holds what it sent.
             DirectoryError: No controller could be asked.

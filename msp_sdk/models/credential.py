@@ -10,7 +10,9 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from attrs import field, frozen
+from attrs.converters import optional
 
+from msp_sdk.models.domain import without_final_dot
 from msp_sdk.secret import Secret
 
 CredentialType = Literal["service_account", "domain_admin", "winrm", "local_admin"]
@@ -23,6 +25,30 @@ def is_local_name(username: str) -> bool:
     r"""True for ``name`` and ``.\name``, which no domain knows; false for ``DOMAIN\name`` and a UPN."""
     domain, separator, _ = username.partition("\\")
     return domain in ("", ".") if separator else "@" not in username
+
+
+def account_of(username: str, domain_name: str | None, netbios_name: str | None = None) -> str:
+    r"""One name for all spellings of one account, so that none of them gets a logon of its own.
+
+    ``CORP\svc``, ``svc@corp.example``, ``corp.example\svc`` and ``svc`` are ``svc`` in the domain corp.example. What
+    may be an account of the domain, since its NetBIOS name is not known, counts as one.
+
+    Args:
+        username: As typed.
+        domain_name: The domain it is used in; None for a host's own accounts.
+        netbios_name: The domain's short name, if known.
+
+    Returns:
+        Folded; the whole name for an account of elsewhere.
+    """
+    folded = username.casefold()
+    ours = {name.casefold() for name in (domain_name, netbios_name) if name}
+    before, backslash, user = folded.partition("\\")
+    if backslash:
+        may_be_ours = netbios_name is None and domain_name is not None and before not in ("", ".") and "." not in before
+        return user if before in ours or may_be_ours else folded
+    user, at, suffix = folded.rpartition("@")
+    return user if at and without_final_dot(suffix) in ours else folded
 
 
 @frozen
@@ -48,7 +74,11 @@ class TrustedCertificate:
 
 @frozen
 class CredentialState:
-    """What an appliance found out about a credential. ``code`` is a reason."""
+    """What an appliance found out about a credential.
+
+    Attributes:
+        code: Why it is refused; of an unproven one, what keeps the account out although its password was not refused.
+    """
 
     id: str
     version: int
@@ -76,7 +106,7 @@ class Credential:
     type: CredentialType
     username: str
     opener: Callable[[], Secret] = field(repr=False, eq=False)
-    domain_name: str | None = None
+    domain_name: str | None = field(default=None, converter=optional(without_final_dot))
     netbios_name: str | None = None
     host: str | None = None
     port: int | None = None
@@ -93,10 +123,19 @@ class Credential:
         return self.type in DOMAIN_TYPES
 
     @property
+    def account(self) -> str:
+        """The account, whatever the spelling; see :func:`account_of`."""
+        return account_of(self.username, self.domain_name, self.netbios_name)
+
+    def is_same_logon(self, other: Credential) -> bool:
+        """Whether both are one account with one password, so that a refusal of one is one of both. It opens both."""
+        return self.account == other.account and self.open().reveal() == other.open().reveal()
+
+    @property
     def ledger_key(self) -> str:
         """Under what name the logon ledger counts strikes; holds nothing of the secret."""
         if self.id == "typed":
-            return f"typed:{(self.domain_name or self.host or '').casefold()}:{self.username.casefold()}"
+            return f"typed:{(self.domain_name or self.host or '').casefold()}:{self.account}"
         return f"{self.id}:{self.version}"
 
     @classmethod
@@ -106,6 +145,7 @@ class Credential:
         password: Secret,
         *,
         domain_name: str | None = None,
+        netbios_name: str | None = None,
         host: str | None = None,
         type: CredentialType = "service_account",  # noqa: A002 (the wire's name)
         trusted_certificates: tuple[TrustedCertificate, ...] = (),
@@ -118,6 +158,7 @@ class Credential:
             username=username,
             opener=lambda: password,
             domain_name=domain_name,
+            netbios_name=netbios_name,
             host=host,
             trusted_certificates=trusted_certificates,
         )
@@ -139,7 +180,7 @@ class NewCredential:
     username: str
     password: Secret
     host: str | None = None
-    domain_name: str | None = None
+    domain_name: str | None = field(default=None, converter=optional(without_final_dot))
     netbios_name: str | None = None
     port: int | None = None
     use_ssl: bool = True

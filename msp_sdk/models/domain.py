@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from attrs import frozen
+from attrs import field, frozen
 
 _FILE_SHARING = 445
+
+
+def without_final_dot(name: str) -> str:
+    """A name as it is compared and sent: ``corp.example.`` is the same as ``corp.example`` in DNS alone."""
+    return name.rstrip(".")
 
 
 @frozen
@@ -23,7 +28,7 @@ class DomainController:
         sasl_mechanisms: As its rootDSE lists them.
     """
 
-    fqdn: str
+    fqdn: str = field(converter=without_final_dot)
     port: int = 389
     addresses: tuple[str, ...] = ()
     ad_site: str | None = None
@@ -73,7 +78,7 @@ class Domain:
         base_dn: The partition root, as rootDSE says it.
     """
 
-    name: str
+    name: str = field(converter=without_final_dot)
     controllers: tuple[DomainController, ...]
     discovered_at: datetime
     netbios_name: str | None = None

@@ -84,12 +84,15 @@ _TABLE = (
     Reason("kdc-policy", "A rule of the domain forbids the account this logon: its hours, its workstations or an authentication policy.", "Look at the account's restrictions and authentication policy."),
     Reason("no-common-cipher", "The KDC has no key for this account that we may use; an old password has RC4 keys alone.", "Set the account's password anew, so that it gets AES keys."),
     Reason("no-service-principal", "The KDC does not know the controller's LDAP service by the name that we use.", "Name the controller as the directory does (not by an address), and look at its servicePrincipalName."),
-    Reason("other-domain-account", "The account is of another domain than the controller's: its KDC is not asked.", "Give the user as user@domain of its own domain."),
+    Reason("other-domain-account", "The account is of another domain than the controller's, or may be: its KDC is not asked.", "Give the user as user@domain of its own domain."),
     Reason("kdc-unreachable", "The KDC of this controller does not answer on TCP 88.", "Open TCP 88 from the appliance to the controllers, so that no certificate is needed."),
+    Reason("kerberos-settings", "The Kerberos settings of this machine cannot be read, so that no Kerberos can be used here.", "Correct /etc/krb5.conf, or the file that KRB5_CONFIG names."),
     Reason("kerberos-missing", "The parts for Kerberos are not installed.", "Install msp-sdk[kerberos] (it needs MIT Kerberos), so that no certificate is needed."),
-    Reason("kerberos-refused", "The controller or its KDC did not go through with Kerberos, although the password was not refused.", "Look at the controller's own account and clock (its event log, Kerberos and Directory Service)."),
+    Reason("kerberos-refused", "The controller or its KDC did not go through with Kerberos, although the password was not refused.", "Look at the account (does it demand a smart card?), and at the controller's own account and clock (its event log, Kerberos and Directory Service)."),
     Reason("clock-skew", "The clocks differ by more than five minutes.", "Correct the time of the appliance or the controller."),
     Reason("logon-outcome-unknown", "Twice a logon was begun and its end not recorded.", "Retry for exactly one more attempt."),
+    Reason("logon-unanswered", "The logon got no clear answer; whether the password was taken is not known.", "It may be tried once more, and is never tried a third time."),
+    Reason("logon-refused", "The controller refused the logon for a reason that we do not know; it is not tried again.", "Look the code up in the detail, then retry for exactly one more attempt."),
     Reason("not-authorised-here", "The credential is right, but this host does not let it in.", "Make the account a local administrator there."),
     Reason("needs-local-administrator", "The account is no local administrator of this host.", "Make the account a local administrator there."),
     Reason("ntlm-not-allowed", "Only NTLM without TLS is possible here, and the site forbids it.", "Give WinRM an HTTPS listener, or allow NTLM at the site."),
@@ -133,6 +136,20 @@ _TABLE = (
 )  # fmt: skip
 
 REASONS: Mapping[str, Reason] = MappingProxyType({entry.code: entry for entry in _TABLE})
+
+ACCOUNT_REASONS: frozenset[str] = frozenset(
+    {
+        "logon-hours",
+        "logon-workstation",
+        "password-expired",
+        "account-disabled",
+        "account-expired",
+        "must-change-password",
+        "account-revoked",
+        "kdc-policy",
+    }
+)
+"""What keeps an account out although its password was not found to be wrong: mending the account is enough."""
 
 
 def reason(code: str) -> Reason:

@@ -39,6 +39,8 @@ class KdcRelay:
         self._listener.settimeout(_POLL_S)
         self._ended = threading.Event()
         self._passed: set[bytes] = set()
+        self.has_answered = False
+        """The KDC answered something."""
         self._thread = threading.Thread(target=self._serve, name="msp-kdc-relay", daemon=True)
 
     @property
@@ -75,7 +77,9 @@ class KdcRelay:
         self._passed.add(mark)
         with socket.create_connection(self._kdc, max(_POLL_S, self._until - time.monotonic())) as server:
             server.sendall(request)
-            client.sendall(self._receive(server))
+            answer = self._receive(server)
+            self.has_answered = True
+            client.sendall(answer)
 
     def _receive(self, source: socket.socket) -> bytes:
         """A message with its length. Raises OSError when none comes."""

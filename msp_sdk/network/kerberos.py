@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import importlib
 import importlib.util
 import json
 import os
@@ -39,6 +40,8 @@ _WORKER = Path(__file__).with_name("kerberos_worker.py")
 # The library's numbers of a KDC's errors begin here (krb5's error table).
 _KRB5_TABLE = -1765328384
 _PROTOCOL_ERRORS = 128
+_REALM_UNKNOWN = 154
+_WRONG_REALM = 68
 _LINE_BYTES_MAX = 1 << 20
 _SLICE_S = 1.0
 
@@ -50,9 +53,10 @@ class Principal:
     """Who asks the KDC.
 
     Attributes:
-        user: Without the realm; with its suffix when it is an enterprise name.
+        user: Without the realm; a UPN whole, as an enterprise name.
         realm: The domain's name in capitals.
-        enterprise: ``user`` is a UPN whose suffix is not the domain: the KDC finds the account.
+        enterprise: ``user`` is a UPN: the KDC finds the account. Its first part need not be an account's name, and
+            may even be that of another account.
     """
 
     user: str
@@ -69,17 +73,33 @@ class KerberosFailure:
         number: The KDC's error (RFC 4120, 7.5.9); None when there was no answer, or nothing that we understand.
         key_used: A request that was made with the password may have left.
         took_password: The KDC had taken the password before it ended.
+        answered: The KDC answered something.
     """
 
     step: Step
     number: int | None
     key_used: bool
     took_password: bool = False
+    answered: bool = False
 
 
 def is_installed() -> bool:
     """True when the extra ``kerberos`` is there."""
     return all(importlib.util.find_spec(name) is not None for name in ("gssapi", "krb5"))
+
+
+def can_seal_here() -> bool:
+    """False where the machine's own Kerberos settings are broken.
+
+    The exchange has its private settings, but a security context that is taken over from it is read by the library in
+    this process, which knows only the machine's. They do not matter then, but they must be readable.
+    """
+    krb5: Any = importlib.import_module("krb5")
+    try:
+        krb5.init_context()
+    except krb5.Krb5Error:
+        return False
+    return True
 
 
 def principal_of(username: str, *, domain_name: str, netbios_name: str | None = None) -> Principal | None:
@@ -88,22 +108,18 @@ def principal_of(username: str, *, domain_name: str, netbios_name: str | None = 
     Args:
         username: UPN, ``DOMAIN\user`` or a bare name.
         domain_name: The domain whose KDC is asked.
-        netbios_name: Its short name, if known; if not, ``DOMAIN\user`` is taken for one of its own.
+        netbios_name: Its short name; where it is not known, ``DOMAIN\user`` may be anybody's and is None. A guess might
+            be a strike against a stranger of the same name.
     """
     realm = domain_name.upper()
     before, backslash, user = username.partition("\\")
     if backslash:
-        ours = {domain_name.casefold()} if netbios_name is None else {domain_name.casefold(), netbios_name.casefold()}
-        fits = before.casefold() in ours or (netbios_name is None and before not in ("", ".") and "." not in before)
-        return Principal(user, realm) if user and fits else None
+        ours = {name.casefold() for name in (domain_name, netbios_name) if name}
+        return Principal(user, realm) if user and before.casefold() in ours else None
     user, at, suffix = username.rpartition("@")
     if not at:
         return Principal(username, realm) if username else None
-    if not user or not suffix:
-        return None
-    if suffix.casefold() == domain_name.casefold():
-        return Principal(user, realm)
-    return Principal(username, realm, enterprise=True)
+    return Principal(username, realm, enterprise=True) if user and suffix else None
 
 
 def render_krb5_conf(realm: str, address: str, port: int = KDC_PORT) -> str:
@@ -164,6 +180,7 @@ class KerberosLogon:
         self._cleanup = contextlib.ExitStack()
         self._entered = False
         self._process: subprocess.Popen[bytes] | None = None
+        self._relay: KdcRelay | None = None
         self._received = b""
         self._key_used = False
         self._took_password = False
@@ -180,7 +197,7 @@ class KerberosLogon:
         return self
 
     def _start(self, begun: contextlib.ExitStack) -> subprocess.Popen[bytes]:
-        relay = begun.enter_context(KdcRelay(self._kdc, self._port, deadline_s=self._deadline_s))
+        relay = self._relay = begun.enter_context(KdcRelay(self._kdc, self._port, deadline_s=self._deadline_s))
         # Its folder is made for us alone (0700).
         folder = begun.enter_context(tempfile.TemporaryDirectory(prefix="msp-krb5-", ignore_cleanup_errors=True))
         settings = Path(folder) / "krb5.conf"
@@ -191,7 +208,8 @@ class KerberosLogon:
         environ = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         environ |= {"KRB5_CONFIG": str(settings), "KRB5CCNAME": "MEMORY:", "LC_ALL": "C.UTF-8"}
         process = subprocess.Popen(  # noqa: S603 (our own file, by our own interpreter)
-            [sys.executable, "-I", str(_WORKER)],
+            # Where our own packages are, which -I and an empty environment hide: after its own folders.
+            [sys.executable, "-I", str(_WORKER), *filter(os.path.isabs, sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -256,7 +274,9 @@ class KerberosLogon:
     def _failure(self, step: Step, message: dict[str, Any]) -> KerberosFailure:
         if message.get("error") == "missing":
             step = "missing"
-        return KerberosFailure(step, protocol_error(message.get("code")), self._key_used, self._took_password)
+        answered = self._relay is not None and self._relay.has_answered
+        number = protocol_error(message.get("code"))
+        return KerberosFailure(step, number, self._key_used, self._took_password, answered)
 
     def _send(self, message: dict[str, Any]) -> None:
         process = self._running()
@@ -316,4 +336,7 @@ def protocol_error(code: Any) -> int | None:
     # gssapi tells the same number without its sign.
     signed = code - (1 << 32) if code >= 1 << 31 else code
     number = signed - _KRB5_TABLE
+    if number == _REALM_UNKNOWN:
+        # The KDC named the realm of an enterprise name, and the library went looking for it.
+        return _WRONG_REALM
     return number if 0 < number < _PROTOCOL_ERRORS else None

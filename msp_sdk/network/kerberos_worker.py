@@ -1,8 +1,8 @@
 """The Kerberos side of one logon, in a process of its own: MIT's library keeps its settings and tickets process-wide.
 
-Run by :mod:`msp_sdk.network.kerberos` as a file, with ``-I`` and a private ``KRB5_CONFIG``. It leans on nothing of this
-project, only on ``krb5`` and ``gssapi``. It speaks JSON, a line a message; the password comes in the first one on
-stdin, and the tickets lie in memory.
+Run by :mod:`msp_sdk.network.kerberos` as a file, with ``-I`` and a private ``KRB5_CONFIG``; its arguments are folders
+where packages may be beside its own. It leans on nothing of this project, only on ``krb5`` and ``gssapi``. It speaks
+JSON, a line a message; the password comes in the first one on stdin, and the tickets lie in memory.
 
 * in ``{realm, user, enterprise, service, host, password, deadline_s}``
 * out ``{"at": "key"}``: the next request to the KDC is made with the password. It is made once.
@@ -142,4 +142,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.extend(sys.argv[1:])
     main()

@@ -8,6 +8,8 @@ One file (SQLite), shared by LDAP and WinRM, threads and processes, written befo
 * A proven version has few logons in flight. The first refusal by a host pauses it; one bind at a controller proves
   it again, and only then is that host ``not-authorised-here``, for itself alone.
 * An attempt whose end was not recorded is repeated once, never twice. Two hosts that end so pause the version.
+* An account that is kept out although its password was not held to be wrong (disabled, expired, at this hour) cannot
+  be locked by that. It is tried again by itself, once an hour at most, so that mending the account is enough.
 
 It holds no secret and no digest of one.
 
@@ -42,6 +44,7 @@ Verdict = Literal["refused", "paused", "not-authorised-here"]
 # Half of an unknown lockout threshold (contract, Logons).
 IN_FLIGHT_UNKNOWN_THRESHOLD = 2
 UNKNOWN_ENDS_ALLOWED = 1
+KEPT_OUT_S = 3600.0
 _POLL_S = 0.05
 
 _SCHEMA = """
@@ -96,6 +99,11 @@ class LogonAttempt:
         """
         self._end()
         return self._ledger.record_refusal(self, code)
+
+    def kept_out(self, code: str) -> None:
+        """The account was refused for the reason ``code``, and it was no strike: its password is right, or unused."""
+        self._end()
+        self._ledger.record_kept_out(self, code)
 
     def not_sent(self) -> None:
         """Nothing of the password left us (the connection never came about): no attempt was made."""
@@ -156,8 +164,8 @@ class LogonLedger:
             cancelled: Ends the waiting when another thread sets it.
 
         Raises:
-            LogonNotAllowedError: The code says why; nothing was sent.
-            UnreachableError: It was cancelled while it waited; nothing was sent.
+            LogonNotAllowedError: The code says why; nothing was sent. Retryable where waiting helps.
+            UnreachableError: It was cancelled; nothing was sent.
             NotAuthorisedHereError: The host has refused this proven version before.
         """
         folded = host.casefold()
@@ -171,7 +179,10 @@ class LogonLedger:
                 self._record_unknown(attempt)
 
     def state(self, credential: Credential) -> CredentialState:
-        """What is known of this version. ``paused`` and ``unproven`` are told as ``unproven``."""
+        """What is known of this version.
+
+        What is ``paused`` or kept out is told as ``unproven``; a code says what keeps it out.
+        """
         with self._opened() as connection:
             row = connection.execute(
                 "SELECT state, code, at, unknown_ends FROM version WHERE key = ?", (credential.ledger_key,)
@@ -224,6 +235,8 @@ class LogonLedger:
     def _ask(self, credential: Credential, place: LogonPlace, host: str, cancelled: threading.Event) -> int:
         deadline = time.monotonic() + self._options.wait_s
         while True:
+            if cancelled.is_set():
+                raise cancelled_error()
             with self._transaction() as connection:
                 self._bury_the_dead(connection, credential)
                 waits_for = self._check(connection, credential, place, host)
@@ -240,8 +253,7 @@ class LogonLedger:
                     code=waits_for,
                     retryable=True,
                 )
-            if cancelled.wait(_POLL_S):
-                raise cancelled_error()
+            cancelled.wait(_POLL_S)
 
     def _check(
         self, connection: sqlite3.Connection, credential: Credential, place: LogonPlace, host: str
@@ -249,11 +261,14 @@ class LogonLedger:
         """None when the attempt may begin now; the reason to wait for; or an error that no waiting ends."""
         key = credential.ledger_key
         self._state_of(connection, key)
-        state, code, unknown = connection.execute(
-            "SELECT state, code, unknown_ends FROM version WHERE key = ?", (key,)
+        state, code, unknown, at = connection.execute(
+            "SELECT state, code, unknown_ends, at FROM version WHERE key = ?", (key,)
         ).fetchone()
         if state == "refused":
             raise _not_allowed(credential, host, code or "wrong-password")
+        # A clock that was set back must not keep it out for longer.
+        if state == "kept-out" and abs(self._clock() - at) < KEPT_OUT_S:
+            raise _not_allowed(credential, host, code, retryable=True)
         if unknown > UNKNOWN_ENDS_ALLOWED:
             raise _not_allowed(credential, host, "logon-outcome-unknown")
         here = connection.execute(
@@ -350,6 +365,17 @@ class LogonLedger:
             if verdict == "paused":
                 connection.execute("UPDATE version SET state = 'paused', at = ? WHERE key = ?", (self._clock(), key))
             return verdict
+
+    def record_kept_out(self, attempt: LogonAttempt, code: str) -> None:
+        """See :meth:`LogonAttempt.kept_out`."""
+        key = attempt.credential.ledger_key
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM attempt WHERE id = ?", (attempt.id,))
+            self._state_of(connection, key)
+            connection.execute(
+                "UPDATE version SET state = 'kept-out', code = ?, at = ? WHERE key = ? AND state <> 'refused'",
+                (code, self._clock(), key),
+            )
 
     def record_not_sent(self, attempt: LogonAttempt) -> None:
         """See :meth:`LogonAttempt.not_sent`."""

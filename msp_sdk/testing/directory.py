@@ -29,6 +29,7 @@ Example:
 from __future__ import annotations
 
 import asyncio
+import ssl
 from types import TracebackType
 from typing import Self
 
@@ -82,6 +83,8 @@ class LdapServer:
         self.entries_sent_count = 0
         self._certificate = certificate
         self._context = None if certificate is None else certificate.server_context()
+        if self._context:
+            self._context.sni_callback = self._begin_tls
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -143,10 +146,11 @@ class LdapServer:
     async def _serve_plain(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._serve(Connection(self, reader, writer, tls=False))
 
+    def _begin_tls(self, *_: object) -> int | None:
+        """A controller without a certificate breaks off within the handshake, before anything can be sent to it."""
+        return ssl.ALERT_DESCRIPTION_HANDSHAKE_FAILURE if self.faults.refuse_tls else None
+
     async def _serve_tls(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.faults.refuse_tls:
-            await self._break_off(reader, writer)
-            return
         await self._serve(Connection(self, reader, writer, tls=True))
 
     async def _serve(self, connection: Connection) -> None:

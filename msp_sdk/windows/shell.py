@@ -212,7 +212,7 @@ class WindowsShells:
             try:
                 await self._prove(credential)
             except LogonError as error:
-                if isinstance(error, LogonNotAllowedError) and error.retryable:
+                if error.retryable:
                     raise _still_paused(credential) from error
                 raise LogonRejectedError(error.detail, code=error.code, remedy=error.remedy) from error
             except MspError as error:

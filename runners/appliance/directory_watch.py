@@ -31,7 +31,7 @@ from msp_sdk.models.computer import (
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import Domain
 from msp_sdk.models.generation import ENUMERATION
-from msp_sdk.models.reason import remedy_of
+from msp_sdk.models.reason import ACCOUNT_REASONS, remedy_of
 from runners.appliance.domain_watch import FIRST_WAIT_S, LONGEST_WAIT_S, DomainWatch
 from runners.appliance.kept_connection import DirectoryReader, KeptConnections
 from runners.appliance.kept_enumeration import EnumerationFiles, KeptEnumeration
@@ -174,26 +174,34 @@ class DirectoryWatch:
     async def _with_reader(
         self, domain: Domain, credentials: Sequence[Credential], work: Callable[[DirectoryReader], Awaitable[T]]
     ) -> T:
-        """Work with the first account that is let in; each is another one, so each has its one logon.
+        """Work with the first account that is let in.
+
+        Each has its one logon; one that was stored twice, with the same password, has one as well.
 
         Raises:
-            LogonError: None is let in; the first one's error.
+            LogonError: None is let in; the first error, but one that waiting may mend before one that it does not.
             MspError: As the work says.
         """
         refusal: LogonError | None = None
+        refused: list[Credential] = []
         holdings = self._tools.checkin.holdings
         open_with = self._connections.credential(domain.name)
         for credential in sorted(credentials, key=lambda entry: entry != open_with):
+            if any(credential.is_same_logon(entry) for entry in refused):
+                logger.warning("%s was stored twice, and its password was refused", credential.username)
+                continue
             reader = await self._connections.open(domain, credential, holdings)
             try:
                 return await work(reader)
             except LogonError as error:
                 self._failures = tuple(reader.failures)
                 await self._connections.close(domain.name)
-                if error.retryable:
+                if error.retryable and error.code not in ACCOUNT_REASONS:
                     raise
                 logger.warning("%s is not let in (%s): %s", credential.username, error.code, error)
-                refusal = refusal or error
+                refused.append(credential)
+                if refusal is None or (error.retryable and not refusal.retryable):
+                    refusal = error
             except MspError as error:
                 self._failures = tuple(reader.failures)
                 if error.code != CURSOR_LOST:

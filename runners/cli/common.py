@@ -143,6 +143,8 @@ def _read_secret_file(file: str) -> str:
     try:
         with _ctrl_c_ends_it():
             text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+            # An editor's mark at the head of a file is no part of the password.
+            text = text.removeprefix("\ufeff")
     except (OSError, ValueError) as error:
         # A ValueError of the codec holds what was read, so it is not kept as the cause.
         raise ConfigError(f"the secret's file {file} cannot be read: {_why(error)}.") from None

@@ -113,9 +113,10 @@ async def find_domain(options: argparse.Namespace, name: str) -> Domain:
     """
     from datetime import UTC, datetime
 
-    from msp_sdk.models.domain import Domain, DomainController
+    from msp_sdk.models.domain import Domain, DomainController, without_final_dot
     from msp_sdk.network.resolver import render_server
 
+    name = without_final_dot(name)
     if options.server:
         host, port = _parse_controller(options.server)
         resolver = make_resolver(options)
@@ -148,12 +149,14 @@ async def make_credential(options: argparse.Namespace, domain: Domain, ledger: L
         DirectoryError: No certificate may see it, or no controller shows one; nothing was sent.
         ConfigError: A file or digest is wrong.
     """
+    from attrs import evolve
+
     from msp_sdk.models.credential import Credential
     from msp_sdk.secret import Secret
 
-    shape = Credential.typed(options.user, Secret(""), domain_name=domain.name)
+    shape = Credential.typed(options.user, Secret(""), domain_name=domain.name, netbios_name=domain.netbios_name)
     state = ledger.state(shape)
-    if state.state == "refused" and not options.try_again:
+    if state.code is not None and not options.try_again:
         raise LogonNotAllowedError(
             f"{options.user} was refused at {state.at:%Y-%m-%d %H:%M} UTC ({state.code}).",
             code=state.code,
@@ -165,7 +168,7 @@ async def make_credential(options: argparse.Namespace, domain: Domain, ledger: L
     if options.try_again:
         ledger.allow_one_more(shape)
     ledger.begin_typed(shape)
-    return Credential.typed(options.user, password, domain_name=domain.name, trusted_certificates=trusted)
+    return evolve(shape, opener=lambda: password, trusted_certificates=trusted)
 
 
 @contextlib.contextmanager

@@ -254,6 +254,33 @@ def test_a_refused_credential_goes_to_none_and_the_partner_sees_why_and_retry_is
     assert central.http.get(path).json()["items"][0]["state"] == "unproven"
 
 
+def test_an_account_that_is_kept_out_keeps_its_credential_and_the_partner_sees_why(central):
+    joined = central.join()
+    stored = add_domain(central, joined.site_id)
+    held = joined.check_in(completed={})
+    path = f"/api/sites/{joined.site_id}/credentials"
+    for code in ("account-disabled", "logon-hours"):
+        reply = joined.check_in(
+            credentials_version=held["credentials_version"],
+            credential_states=[state(joined, stored, "unproven", code)],
+        )
+        # Unchanged: it is tried again by itself once the account was mended.
+        assert reply["domain_credentials"] is None
+        (seen,) = central.http.get(path).json()["items"]
+        assert (seen["state"], seen["state_code"]) == ("unproven", code)
+    joined.check_in(credential_states=[state(joined, stored, "proven")])
+    (seen,) = central.http.get(path).json()["items"]
+    assert (seen["state"], seen["state_code"]) == ("proven", None)
+
+
+def test_a_final_dot_of_a_domain_is_dropped_at_the_edge(central):
+    joined = central.join()
+    stored = add_domain(central, joined.site_id, domain_name="corp.example.")
+    assert stored["domain_name"] == "corp.example"
+    (entry,) = joined.check_in(completed={})["domain_credentials"]
+    assert open_sealed(joined, entry, "service_account", "corp.example") == PASSWORD
+
+
 def test_a_rotated_credential_has_a_higher_version_and_the_new_secret(central):
     joined = central.join()
     stored = add_domain(central, joined.site_id)

@@ -106,7 +106,8 @@ def log_on(given: dict[str, Any]) -> Any:
         "service_account",
         given["username"],
         lambda: password,
-        DOMAIN,
+        given.get("domain", DOMAIN),
+        netbios_name=given.get("netbios_name"),
         trusted_certificates=tuple(TrustedCertificate(**entry) for entry in given.get("trusted", [])),
     )
     ledger = LogonLedger(Path(given["ledger"]))

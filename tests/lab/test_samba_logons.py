@@ -48,6 +48,7 @@ def given(samba, tmp_path) -> dict[str, Any]:
         "trusted": [{"sha256": samba.certificate_sha256}],
         "base": BASE,
         "doors": ALL_DOORS,
+        "netbios_name": "NORTHVALLEY",
     }
 
 
@@ -117,6 +118,44 @@ def test_kerberos_is_the_first_door_and_needs_no_certificate(log_on):
 def test_every_way_to_write_a_user_logs_on_sealed(log_on, door, username):
     (end,) = log_on(doors=[door], username=username)["ends"]
     assert end.get("source") == f"dc1.northvalley.test {door}", end
+
+
+def test_an_account_of_another_domain_is_no_account_of_ours_with_the_same_name(strikes, log_on):
+    # The right password of a stranger of the same name, or a strike against him.
+    for netbios_name in ("NORTHVALLEY", None):
+        for password in ("not-this-one", None):
+            more = {} if password is None else {"password": password}
+            (end,) = log_on(username=r"OTHER\svc-msp", doors=["kerberos"], netbios_name=netbios_name, **more)["ends"]
+            assert end.get("code") == "other-domain-account", end
+    assert strikes() == 0
+
+
+def test_a_final_dot_of_the_domain_changes_nothing(log_on):
+    (end,) = log_on(domain="northvalley.test.", username="svc-msp", trusted=[])["ends"]
+    assert end.get("source") == "dc1.northvalley.test kerberos", end
+
+
+@pytest.fixture
+def explicit_upn(samba):
+    """The account has a UPN of its own making, which is nothing like its name."""
+    upn = "front.desk@clinic.example"
+    order = {"do": "set", "account": ACCOUNT, "values": {"userPrincipalName": upn}}
+    run_samba_script(samba.folder, order)
+    yield upn
+    run_samba_script(samba.folder, {**order, "values": {"userPrincipalName": f"{ACCOUNT}@northvalley.test"}})
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_a_upn_is_looked_for_by_the_kdc_and_a_wrong_password_costs_its_account_one_strike(
+    strikes, log_on, explicit_upn, tmp_path, implicit
+):
+    upn = f"{ACCOUNT}@northvalley.test" if implicit else explicit_upn
+    (end,) = log_on(username=upn, doors=["kerberos"])["ends"]
+    assert end.get("source") == "dc1.northvalley.test kerberos", end
+    assert "FILE1" in end["names"] or end["count"] > 10
+    (end,) = log_on(username=upn, password="not-this-one", ledger=str(tmp_path / "wrong"))["ends"]
+    assert end["code"] == "wrong-password"
+    assert strikes() == 1
 
 
 @pytest.mark.parametrize("door", ["kerberos", "ntlm"])
@@ -238,8 +277,8 @@ def test_an_answer_lost_after_the_password_was_used_is_repeated_once_and_never_t
     # The first request asks what is needed, the second carries the proof: its answer is lost.
     ends = [log_on(between={"389": 99, "88": 1, "636": 99}, patience_s=1.5)["ends"][0] for _ in range(3)]
     assert [(end["error"], end["code"]) for end in ends] == [
-        ("DirectoryError", "kdc-unreachable"),
-        ("DirectoryError", "kdc-unreachable"),
+        ("LogonError", "logon-unanswered"),
+        ("LogonError", "logon-unanswered"),
         ("LogonNotAllowedError", "logon-outcome-unknown"),
     ]
 

@@ -280,6 +280,24 @@ def test_a_failure_backs_off_and_keeps_the_last_good_result(scripted: Any) -> No
     scripted.watching(work)
 
 
+def test_an_account_that_is_kept_out_is_asked_for_again_by_itself(scripted: Any) -> None:
+    """The ledger says how often; enabling the account needs nobody at Central."""
+
+    async def work(watched: Any) -> None:
+        directory, survey = watched.directory, watched.survey
+        await watched.tools.directory.close()
+        directory.logon_failure = LogonRejectedError("disabled.", code="account-disabled", retryable=True)
+        await watched.turn(25 * 3600)
+        assert survey.problems["enumeration"] == "account-disabled"
+        directory.logon_failure = LogonNotAllowedError("not yet.", code="account-disabled", retryable=True)
+        await watched.turn(3600)
+        directory.logon_failure = None
+        await watched.turn(3600)
+        assert "enumeration" not in survey.problems
+
+    scripted.watching(work)
+
+
 @pytest.mark.parametrize("kind", [LogonRejectedError, LogonNotAllowedError])
 def test_a_refusal_ends_it_until_another_credential_comes(scripted: Any, kind: type[MspError]) -> None:
     """Lesson 32."""

@@ -213,6 +213,33 @@ def test_second_account_is_tried_when_the_first_is_refused_and_each_only_once(op
     asyncio.run(run())
 
 
+def test_an_account_that_is_stored_twice_with_a_wrong_password_costs_one_strike(open_lab: Callable[..., Any]) -> None:
+    """Lesson 32: whatever its spelling."""
+
+    async def run() -> None:
+        async with open_lab() as lab, lab.tools() as tools:
+            await lab.give_credential("wrong")
+            account = lab.estate.credential
+            await lab.partner.create_credential(
+                lab.site_id,
+                NewCredential(
+                    "domain_admin",
+                    account.upn.partition("@")[0].upper(),
+                    Secret("wrong"),
+                    domain_name=lab.estate.spec.domain,
+                    trusted_certificates=(await lab.partner.credentials(lab.site_id))[0].trusted_certificates,
+                ),
+            )
+            survey = Survey(tools)
+            await lab.beat(tools)
+            for _ in range(3):
+                await look(survey)
+                lab.time.at_s += 7200
+            assert binds(lab) == ["52e"]
+
+    asyncio.run(run())
+
+
 def test_manual_host_out_of_reach_is_knocked_at_again_and_keeps_its_address(open_lab: Callable[..., Any]) -> None:
     async def run() -> None:
         async with open_lab(computers=None) as lab, lab.tools() as tools:

@@ -169,6 +169,12 @@ def test_enumerate_reads_by_the_ca_and_by_a_password_file(estate, msp, tmp_path)
     assert "kerberos (kdc-unreachable)" in line
 
 
+def test_a_mark_at_the_head_of_a_password_file_is_no_part_of_the_password(estate, msp, tmp_path):
+    # Notepad writes one, and it would cost a strike.
+    (tmp_path / "password").write_bytes(b"\xef\xbb\xbf" + estate.facts["password"].encode() + b"\r\n")
+    msp(*reading(estate, *accepting(estate), "--password-file", "password"))
+
+
 def test_enumerate_refuses_an_unknown_certificate_in_a_pipe(estate, msp):
     result = msp(*reading(estate), code=1, MSP_PASSWORD=estate.facts["password"])
     (line,) = result.stderr.splitlines()

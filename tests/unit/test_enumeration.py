@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,12 +11,15 @@ from datetime import UTC, datetime
 
 import pytest
 
+from msp_sdk.directory.refusal import user_name
 from msp_sdk.directory.session import DirectoryOptions
 from msp_sdk.enumeration import ADEnumerator, EnumerationOptions, with_addresses
+from msp_sdk.enumeration.connecting import nearest_first
 from msp_sdk.errors import (
     BindRejectedError,
     DirectoryError,
     DiscoveryError,
+    LogonError,
     LogonNotAllowedError,
     LogonRejectedError,
     PartialResultError,
@@ -177,6 +181,61 @@ async def test_a_refused_password_is_seen_by_no_other_controller_and_sent_once(e
                     pass
         assert it.account.bad_password_count == 1
         assert [len(server.binds) for server in it.servers] == [1, 0]
+
+
+async def test_a_controller_that_breaks_off_at_the_logon_leaves_the_repetition_to_the_next_pass(estate):
+    # Two such controllers would see the same password twice in one call.
+    async with estate() as it:
+        for server in it.servers:
+            server.faults.drop_at_bind = True
+        async with it.enumerator() as enumerator:
+            with pytest.raises(LogonError) as caught:
+                await enumerator.enumerate()
+            assert (caught.value.code, caught.value.retryable) == ("logon-unanswered", True)
+            assert [len(server.binds) for server in it.servers] == [1, 0]
+            for server in it.servers:
+                server.faults.drop_at_bind = False
+            assert (await enumerator.enumerate()).computers
+
+
+async def test_after_a_cancellation_no_further_door_sees_the_password(estate):
+    async with estate() as it:
+        server = it.servers[0]
+        # Its first address takes a connection and says nothing; the second would take the password.
+        with socket.create_server(("127.0.0.9", server.port)) as silent:
+            controller = DomainController(server.fqdn, server.port, ("127.0.0.9", "127.0.0.1"))
+            domain = Domain(DOMAIN, (controller,), datetime.now(UTC))
+            async with it.enumerator(domain=domain) as enumerator:
+                task = asyncio.create_task(enumerator.enumerate())
+                client, _ = await asyncio.to_thread(silent.accept)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                client.close()
+        assert it.account.attempts == []
+        assert it.servers[0].connections_count == 0
+        assert it.ledger.state(enumerator.credential).state == "unproven"
+
+
+def test_controllers_that_were_seen_open_come_first_then_those_of_our_own_site():
+    far_dead, near_dead, far, near = (
+        DomainController(name, ad_site=site, doors=doors)
+        for name, site, doors in (
+            ("far-dead", "There", ()),
+            ("near-dead", "Here", ()),
+            ("far", "There", (389,)),
+            ("near", "Here", (389,)),
+        )
+    )
+    domain = Domain(DOMAIN, (far_dead, near_dead, far, near), datetime.now(UTC), ad_site="here")
+    assert nearest_first(domain) == (near, far, near_dead, far_dead)
+
+
+def test_a_final_dot_is_no_part_of_a_domain():
+    dotted = Domain(f"{DOMAIN}.", (DomainController(f"dc1.{DOMAIN}."),), datetime.now(UTC))
+    assert (dotted.name, dotted.controllers[0].fqdn) == (DOMAIN, f"dc1.{DOMAIN}")
+    typed = Credential.typed("svc", Secret("x"), domain_name=f"{DOMAIN}.")
+    assert (typed.domain_name, user_name(typed)) == (DOMAIN, f"svc@{DOMAIN}")
 
 
 async def test_unlisted_certificates_end_it_before_any_password_is_sent(estate):

@@ -14,9 +14,9 @@ from attrs import evolve
 from msp_sdk.directory.session import DirectoryOptions
 from msp_sdk.enumeration import ADEnumerator, EnumerationOptions
 from msp_sdk.enumeration.winrm import parse_entries
-from msp_sdk.errors import DirectoryError, LogonNotAllowedError, LogonRejectedError, WireError
+from msp_sdk.errors import DirectoryError, LogonError, LogonNotAllowedError, LogonRejectedError, WireError
 from msp_sdk.models.computer import EnumerationScope
-from msp_sdk.models.credential import Credential
+from msp_sdk.models.credential import Credential, TrustedCertificate
 from msp_sdk.models.domain import Domain, DomainController
 from msp_sdk.testing.certificates import EstateCA
 from msp_sdk.testing.directory import DirectorySpec, LdapServer
@@ -31,6 +31,7 @@ ENTRIES = [
     make_computer_entry("SRV1", "Windows Server 2019 Standard", domain=DOMAIN, description="Füße | a=b"),
     make_service_account_entry("gmsa1", domain=DOMAIN),
 ]
+CERTIFICATE = EstateCA.make("Corp CA").issue([f"dc1.{DOMAIN}"])
 
 pytestmark = pytest.mark.anyio
 
@@ -143,6 +144,23 @@ async def test_a_controller_that_answers_ldap_is_not_gone_round(lab):
                     await it.enumerate()
             await shells.aclose()
     assert caught.value.code == "certificate-untrusted"
+    assert lab.service.attempts == []
+
+
+async def test_a_controller_that_breaks_off_at_the_logon_is_not_gone_round(lab):
+    host, credential = controller_host(lab), lab.domain_credential(type="domain_admin")
+    credential = evolve(credential, trusted_certificates=(TrustedCertificate(sha256=CERTIFICATE.sha256),))
+    shells = lab.shells()
+    spec = DirectorySpec(DOMAIN, "CORP", list(ENTRIES))
+    async with LdapServer(spec, lab.accounts, address=host.address, certificate=CERTIFICATE) as server:
+        server.faults.drop_at_bind = True
+        with HostsThread([host]):
+            async with enumerator(lab, host, credential, port=server.port, shells=shells) as it:
+                with pytest.raises(LogonError) as caught:
+                    await it.enumerate()
+            await shells.aclose()
+        assert caught.value.code == "logon-unanswered"
+        assert len(server.binds) == 1
     assert lab.service.attempts == []
 
 

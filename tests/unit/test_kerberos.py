@@ -8,7 +8,10 @@ import os
 import resource
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -16,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from msp_sdk.directory.doors import Door, logon_doors
+from msp_sdk.directory.logon_codes import judge_kdc
 from msp_sdk.directory.sealed_logon import kerberos_principal
-from msp_sdk.directory.session import DirectoryOptions
 from msp_sdk.errors import DirectoryError
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import DomainController
@@ -44,18 +47,21 @@ SVC = Principal("svc", "CORP.EXAMPLE")
     ("username", "netbios", "expected"),
     [
         ("svc", None, SVC),
-        ("svc@corp.example", None, SVC),
-        ("svc@CORP.Example", None, SVC),
-        (r"CORP\svc", None, SVC),
+        # A UPN may begin with the name of another account, which would get the strike.
+        ("svc@corp.example", None, Principal("svc@corp.example", "CORP.EXAMPLE", enterprise=True)),
         (r"corp\svc", "CORP", SVC),
         (r"corp.example\svc", "CORP", SVC),
+        (r"corp.example\svc", None, SVC),
+        # Nobody knows whose it is.
+        (r"CORP\svc", None, None),
+        (r"OTHER\svc", None, None),
         (r"OTHER\svc", "CORP", None),
         (r"other.example\svc", None, None),
         (r".\svc", None, None),
         ("", None, None),
         ("@corp.example", None, None),
         ("svc@clinic.com", None, Principal("svc@clinic.com", "CORP.EXAMPLE", enterprise=True)),
-        ("a@b@corp.example", None, Principal("a@b", "CORP.EXAMPLE")),
+        ("a@b@corp.example", None, Principal("a@b@corp.example", "CORP.EXAMPLE", enterprise=True)),
     ],
 )
 def test_a_user_name_means_one_principal_or_none(username, netbios, expected):
@@ -84,6 +90,8 @@ def test_the_kdcs_own_number_is_told_from_the_librarys_complaints():
     # gssapi says the same without its sign.
     assert protocol_error(2529638919) == 7
     assert protocol_error(-1765328228) is None
+    # The realm that a KDC named for an enterprise name is not one that we know.
+    assert protocol_error(-1765328230) == 68
     assert protocol_error(None) is None
 
 
@@ -254,7 +262,7 @@ def kerberos_at(controller=CONTROLLER, username="svc@corp.example", **more):
     door = Door("kerberos", controller.addresses[0], controller.port)
     credential = Credential.typed(username, Secret("x"), domain_name="corp.example")
     with pytest.raises(DirectoryError) as caught:
-        kerberos_principal(controller, door, credential, DirectoryOptions(connect_timeout_s=1.0))
+        kerberos_principal(controller, door, credential)
     return caught.value
 
 
@@ -263,6 +271,81 @@ def test_kerberos_is_passed_over_before_anything_is_sent_where_it_cannot_apply()
     assert kerberos_at(DomainController("dc1.corp.example", 3890, ("127.0.0.1",))).code == "kdc-unreachable"
     assert kerberos_at(DomainController("127.0.0.1", 389, ("127.0.0.1",))).code == "no-service-principal"
     assert kerberos_at(username=r".\svc").code == "other-domain-account"
+    assert kerberos_at(username=r"OTHER\svc").code == "other-domain-account"
+
+
+@needs_extra
+def test_broken_settings_of_the_machine_are_told_before_anything_is_sent(tmp_path):
+    (tmp_path / "krb5.conf").write_text("[libdefaults\n garbage = {\n")
+    program = "from msp_sdk.network.kerberos import can_seal_here; print(can_seal_here())"
+    ends = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "KRB5_CONFIG": str(file)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for file in (tmp_path / "krb5.conf", tmp_path / "absent.conf")
+    ]
+    assert ends == ["False", "True"]
+
+
+class RefusingKdc:
+    """Answers every request with one error."""
+
+    def __init__(self, answer):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.thread = threading.Thread(target=self.serve, args=(answer,), daemon=True)
+        self.thread.start()
+
+    def serve(self, answer):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                with client:
+                    client.recv(65536)
+                    client.sendall(len(answer).to_bytes(4, "big") + answer)
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.listener.close()
+
+
+@needs_extra
+def test_an_answer_that_the_library_makes_nothing_of_is_not_a_kdc_out_of_reach():
+    kdc = RefusingKdc(b"no Kerberos at all")
+    with KerberosLogon(SVC, kdc="127.0.0.1", port=kdc.port, service="ldap/dc1.corp.example", deadline_s=10.0) as logon:
+        failure = logon.take_ticket(Secret("x"))
+    kdc.close()
+    assert failure.answered
+    assert judge_kdc(failure.number, key_used=failure.key_used, answered=failure.answered).code == "kerberos-refused"
+
+
+@needs_extra
+def test_the_worker_finds_its_packages_where_only_our_own_path_names_them(silent_kdc, tmp_path):
+    # As wrappers that set PYTHONPATH do; the worker's environment is empty.
+    program = textwrap.dedent(f"""
+        from msp_sdk.network.kerberos import KerberosLogon, Principal, is_installed
+        from msp_sdk.secret import Secret
+        assert is_installed()
+        who = Principal("svc", "CORP.EXAMPLE")
+        with KerberosLogon(who, kdc="127.0.0.1", port={silent_kdc.port}, service="ldap/dc1", deadline_s=3.0) as logon:
+            print(logon.take_ticket(Secret("x")).step)
+    """)
+    path = os.pathsep.join([str(Path(kerberos.__file__).parents[2]), *filter(os.path.isabs, sys.path)])
+    bare = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    done = subprocess.run(
+        [str(bare), "-c", program],
+        env={"PYTHONPATH": path, "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "ticket\n", done.stderr
+    assert silent_kdc.heard.is_set()
 
 
 def test_the_doors_are_tried_kind_after_kind_and_tls_ports_take_tls_alone():

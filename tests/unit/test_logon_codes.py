@@ -13,7 +13,7 @@ from msp_sdk.directory.logon_codes import (
     judge_kdc,
     judge_refusal,
 )
-from msp_sdk.models.reason import reason
+from msp_sdk.models.reason import ACCOUNT_REASONS, reason
 
 INVALID_CREDENTIALS = 49
 
@@ -42,7 +42,7 @@ def text_of(sub_code):
 def test_a_sub_code_is_its_own_reason_and_says_whether_the_password_was_right(sub_code, code, right):
     # lesson 28: "invalid credentials" is rarely that.
     refusal = judge_refusal(INVALID_CREDENTIALS, text_of(sub_code))
-    assert refusal == BindRefusal(code, password_judged=True, password_right=right)
+    assert refusal == BindRefusal(code, password_judged=True, password_right=right, is_no_strike=right is True)
 
 
 def test_channel_binding_and_signing_are_not_taken_for_a_wrong_password():
@@ -56,7 +56,8 @@ def test_channel_binding_and_signing_are_not_taken_for_a_wrong_password():
 def test_a_refusal_that_says_nothing_is_held_against_the_password():
     assert judge_refusal(INVALID_CREDENTIALS, "") == BindRefusal("wrong-password", True, False)
     # A sub-code that nobody knows: not tried again, and not called wrong either.
-    assert judge_refusal(INVALID_CREDENTIALS, text_of("9999")) == BindRefusal("wrong-password", True, None)
+    for sub_code in ("9999", "57", "78f"):
+        assert judge_refusal(INVALID_CREDENTIALS, text_of(sub_code)) == BindRefusal("logon-refused", True, None)
 
 
 def test_a_controller_that_reached_nobody_to_compare_with_and_a_wrong_clock_judged_nothing():
@@ -86,12 +87,29 @@ def test_a_server_that_is_busy_judged_nothing_and_any_other_result_leaves_it_ope
     ],
 )
 def test_an_error_of_the_kdc_is_its_own_reason(number, code, judged, right):
-    assert judge_kdc(number, key_used=True) == BindRefusal(code, judged, right)
+    assert judge_kdc(number, key_used=True) == BindRefusal(code, judged, right, is_no_strike=right is True)
 
 
 def test_an_expired_password_is_called_right_only_where_it_was_looked_at():
     assert judge_kdc(23, key_used=True).password_right is True
-    assert judge_kdc(23, key_used=False) == BindRefusal("account-revoked", password_judged=True)
+    assert judge_kdc(23, key_used=False) == BindRefusal("account-revoked", password_judged=True, is_no_strike=True)
+
+
+@pytest.mark.parametrize("number", [12, 18, 21])
+def test_an_account_that_is_kept_out_before_its_password_was_used_had_no_strike(number):
+    assert judge_kdc(number, key_used=False).is_no_strike
+    # With the password in it, it may have been counted.
+    assert not judge_kdc(number, key_used=True).is_no_strike
+
+
+def test_a_user_that_is_not_there_is_not_asked_for_again():
+    assert not judge_kdc(6, key_used=False).is_no_strike
+
+
+def test_only_a_kdc_that_answered_nothing_is_out_of_reach():
+    assert judge_kdc(None, key_used=False, answered=False).code == "kdc-unreachable"
+    # A smart card is demanded, no cipher is allowed here: NTLM must not go around that.
+    assert judge_kdc(None, key_used=False).code == "kerberos-refused"
 
 
 @pytest.mark.parametrize("number", [None, 60, 127])
@@ -108,3 +126,4 @@ def test_every_reason_is_in_the_table_and_no_error_is_judged_both_ways():
 
 def test_a_right_password_is_told_so_to_the_person():
     assert all(reason(code).title.startswith("The password is right, but") for code in PASSWORD_WAS_RIGHT)
+    assert PASSWORD_WAS_RIGHT < ACCOUNT_REASONS

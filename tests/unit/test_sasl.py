@@ -8,11 +8,15 @@ import threading
 import time
 
 import pytest
+import spnego
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msp_sdk.directory.sasl import MAX_FRAME_BYTES, NtlmLogon, SealedSocket, Sealer, read_offer
+from msp_sdk.directory.connection import translate
+from msp_sdk.directory.doors import Door
+from msp_sdk.directory.sasl import MAX_FRAME_BYTES, KerberosLayer, NtlmLogon, SealedSocket, Sealer, read_offer
 from msp_sdk.errors import DirectoryError, WireError
+from msp_sdk.models.domain import DomainController
 from msp_sdk.secret import Secret
 
 KEY = 0x5A
@@ -163,6 +167,52 @@ def test_an_offer_without_encryption_is_refused():
         with pytest.raises(DirectoryError) as caught:
             read_offer(content)
         assert caught.value.code == "encryption-refused"
+
+
+def hashes_of(value, seen):
+    """Whether something below a value is called a hash of a password."""
+    if id(value) in seen or not hasattr(value, "__dict__"):
+        return []
+    seen.add(id(value))
+    named = [name for name, held in vars(value).items() if "hash" in name.lower() and held]
+    return named + [name for held in vars(value).values() for name in hashes_of(held, seen)]
+
+
+def test_ntlm_keeps_nothing_of_the_password_after_its_last_token(tmp_path, monkeypatch):
+    (tmp_path / "users").write_text("CORP:svc:hunter2-hunter2\n")
+    monkeypatch.setenv("NTLM_USER_FILE", str(tmp_path / "users"))
+    logon = NtlmLogon(r"CORP\svc", Secret("hunter2-hunter2"), "dc1.corp.example")
+    server = spnego.server(protocol="ntlm", options=spnego.NegotiateOptions.use_ntlm)
+    assert hashes_of(logon, set())
+    challenge = server.step(logon.first())
+    assert logon.second(challenge).startswith(b"NTLMSSP\0\3")
+    assert hashes_of(logon, set()) == []
+    assert logon.sealer().wrap(b"content")
+
+
+class EndedContext:
+    """A security context after its ticket's end, as the library tells it."""
+
+    def wrap(self, *_):
+        raise gssapi_exceptions().ExpiredContextError(786432, 0)
+
+    unwrap = wrap
+
+
+def gssapi_exceptions():
+    return pytest.importorskip("gssapi.exceptions")
+
+
+def test_a_context_that_has_ended_is_a_broken_connection_and_no_nonsense():
+    layer = KerberosLayer.__new__(KerberosLayer)
+    layer._context = EndedContext()
+    layer._failure = gssapi_exceptions().GSSError
+    layer._expired = gssapi_exceptions().ExpiredContextError
+    for work in (layer._wrap, layer._unwrap):
+        with pytest.raises(ConnectionAbortedError) as caught:
+            work(b"content")
+        error = translate(caught.value, DomainController("dc1.corp.example"), Door("kerberos", "127.0.0.1", 389))
+        assert (error.code, error.retryable) == ("unreachable-controller", True)
 
 
 @pytest.mark.parametrize("challenge", [b"", b"NTLMSSP\0", b"NTLMSSP\0\2" + b"\0" * 60, b"\xff" * 24])
