@@ -50,7 +50,7 @@ class DiscoveryOptions:
     resolvers: tuple[DnsServer, ...] = field(default=(), converter=_servers)
     search: tuple[str, ...] = field(default=(), converter=_names_of)
     dns: ResolverOptions = field(default=ResolverOptions(timeout_s=0.8, lifetime_s=2.4))
-    directory: DirectoryOptions = field(default=DirectoryOptions(connect_timeout_s=2, receive_timeout_s=4))
+    directory: DirectoryOptions = field(default=DirectoryOptions(connect_timeout_s=2, receive_timeout_s=2.5))
     doors: ProbeOptions = field(default=ProbeOptions(timeout_s=1.5))
     pace: Pace | None = None
     ping_waits_s: tuple[float, ...] = (0.5, 1.0)
