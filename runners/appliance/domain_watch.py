@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from attrs import evolve
 
@@ -230,7 +231,9 @@ def _with_what_was_read(before: DomainDiscovery | None, found: DomainDiscovery) 
 
 
 def _filled(domain: Domain, before: Domain | None) -> Domain:
-    told = {name: getattr(before, name, None) for name in _LASTING if getattr(domain, name) is None}
+    if before is None:
+        return domain
+    told: dict[str, Any] = {name: getattr(before, name) for name in _LASTING if getattr(domain, name) is None}
     return evolve(domain, **told)
 
 

@@ -9,6 +9,8 @@ import pytest
 from attrs import evolve
 
 from msp_sdk.discovery import DiscoveryOptions, DomainDiscoverer
+from msp_sdk.discovery.controllers import Onlooker
+from msp_sdk.discovery.walk import Walk, near
 from msp_sdk.errors import ConfigError, DiscoveryError
 from msp_sdk.models.domain import (
     make_discovery_report,
@@ -80,6 +82,23 @@ async def test_the_reverse_name_of_a_dns_server_is_a_hint(tmp_path):
 )
 async def test_a_public_resolver_is_never_asked_as_a_controller(server, near):
     assert OwnNetworks().is_near(server) is near
+
+
+async def test_a_dns_server_that_is_not_asked_as_a_controller_is_named(tmp_path):
+    async with DnsServer() as server:
+        # The address of a public resolver, which is not asked anything: no packet leaves this machine.
+        resolver = Resolver([server.server], options=QUICK.dns)
+        networks = OwnNetworks()
+        assert near([resolver], networks) == [resolver]
+        public = Resolver([("9.9.9.9", 53)])
+        onlooker = Onlooker(QUICK)
+        walk = Walk([resolver], networks, onlooker, QUICK, {})
+        far = Walk([public], networks, onlooker, QUICK, {})
+        await far.run((), follows_servers=True)
+        await walk.run((), follows_servers=True)
+        onlooker.close()
+        assert [(item.kind, item.source) for item in far.evidence] == [("not-asked-as-controller", "9.9.9.9")]
+        assert "not-asked-as-controller" not in {item.kind for item in walk.evidence}
 
 
 async def test_entra_is_named_and_is_neither_proof_nor_domain():
