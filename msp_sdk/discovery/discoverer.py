@@ -18,6 +18,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
+import attrs
+
 from msp_sdk.discovery import evidence as kinds
 from msp_sdk.discovery.controllers import Onlooker
 from msp_sdk.discovery.evidence import rank
@@ -28,7 +30,7 @@ from msp_sdk.discovery.walk import Walk, near
 from msp_sdk.errors import ConfigError, DiscoveryError
 from msp_sdk.models.domain import Domain, DomainDiscovery, Evidence
 from msp_sdk.network.own_networks import read_own_networks
-from msp_sdk.network.probe import DoorProber
+from msp_sdk.network.probe import DoorProber, Pace
 from msp_sdk.network.resolver import Resolver, parse_server, render_server
 
 __all__ = ["DiscoveryOptions", "DomainDiscoverer"]
@@ -70,14 +72,14 @@ class DomainDiscoverer:
             DiscoveryError: No DNS server is known (``no-dns-server``), or none said a word (``dns-unreachable``), and
                 no sweep was asked for: what that finds is a result. Retryable.
         """
-        options = self._options
+        options = attrs.evolve(self._options, pace=self._options.pace or Pace(self._options.doors))
         settings = options.search or (self._resolver.search if self._resolver is not None else ())
         hints = await asyncio.to_thread(read_hints, settings, root=options.root, hostname=options.hostname)
         networks = await asyncio.to_thread(read_own_networks, options.root)
         resolvers, left_out = self._resolvers(hints)
         own = {domain.name: self._resolvers_of(domain) for domain in known}
         onlooker = Onlooker(options)
-        sweeping = asyncio.create_task(self._sweep(near(resolvers, networks)))
+        sweeping = asyncio.create_task(_sweep(options, near(resolvers, networks)))
         try:
             walk = Walk(resolvers, networks, onlooker, options, own)
             await walk.run(hints.names, follows_servers=not settings)
@@ -120,14 +122,14 @@ class DomainDiscoverer:
         servers = tuple(parse_server(server) for server in domain.dns_servers[:_SERVERS_ASKED])
         return Resolver(servers, options=self._options.dns).each()
 
-    async def _sweep(self, resolvers: Sequence[Resolver]) -> Sweep:
-        options = self._options
-        if not options.sweep:
-            return Sweep()
-        try:
-            return await sweep_subnets(DoorProber(options.doors, pace=options.pace), resolvers, root=options.root)
-        except DiscoveryError as error:
-            return Sweep(evidence=(Evidence(kinds.SWEEP_FAILED, "own subnets", error.detail),))
+
+async def _sweep(options: DiscoveryOptions, resolvers: Sequence[Resolver]) -> Sweep:
+    if not options.sweep:
+        return Sweep()
+    try:
+        return await sweep_subnets(DoorProber(options.doors, pace=options.pace), resolvers, root=options.root)
+    except DiscoveryError as error:
+        return Sweep(evidence=(Evidence(kinds.SWEEP_FAILED, "own subnets", error.detail),))
 
 
 def _judge_dns(resolvers: Sequence[Resolver], evidence: Iterable[Evidence], *, is_swept: bool) -> tuple[Evidence, ...]:

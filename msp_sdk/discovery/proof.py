@@ -18,6 +18,7 @@ from msp_sdk.discovery.evidence import confidence, is_believed
 from msp_sdk.discovery.hints import canonical_name, is_parent
 from msp_sdk.discovery.options import DiscoveryOptions
 from msp_sdk.discovery.panel import failure_of, hear, names_of, refuses
+from msp_sdk.discovery.rounds import CONTROLLERS_ASKED, look_in_rounds
 from msp_sdk.errors import DiscoveryError, WireError
 from msp_sdk.models.domain import Domain, DomainController, Evidence, Hint
 from msp_sdk.network.resolver import (
@@ -29,14 +30,6 @@ from msp_sdk.network.resolver import (
     render_server,
 )
 
-# More controllers than this are listed, but not asked: a big domain has hundreds.
-CONTROLLERS_ASKED = 8
-# So many times that number, as long as none of them answers.
-_ROUNDS = 4
-# Without proof the next ones are asked after so long, while the former may still answer.
-_NEXT_ROUND_S = 0.5
-# Once a controller has proved the domain, the last ones asked have so long: one that is silent is found so by then.
-_AFTER_PROOF_S = 1.6
 _DNS_SERVERS_ASKED = 12
 _ENTRA = "enterpriseregistration"
 _ENTRA_TARGETS = (".windows.net", ".microsoftonline.com", ".microsoftonline.us", ".azure.cn")
@@ -229,41 +222,9 @@ class Prover:
     async def _look_at(
         self, name: str, controllers: Sequence[DomainController], resolver: Resolver | None
     ) -> dict[DomainController, Seen]:
-        """Look at some side by side, and soon at others as well, as long as none of them holds the domain.
-
-        Mostly the first round is the last; but the only one within our reach may be named late, and those before it
-        may be too sick to say so. Once one holds the domain, the others have little time left.
-        """
-        waiting = list(controllers[: CONTROLLERS_ASKED * _ROUNDS])
-        tasks: dict[DomainController, asyncio.Task[Seen]] = {}
-        pending: set[asyncio.Task[Seen]] = set()
-        loop = asyncio.get_running_loop()
-        is_proved = False
-        round_at = until = loop.time()
-        try:
-            while waiting or pending:
-                now = loop.time()
-                if is_proved and (now >= until or not pending):
-                    break
-                if waiting and not is_proved and (now >= round_at or not pending):
-                    round_, waiting = waiting[:CONTROLLERS_ASKED], waiting[CONTROLLERS_ASKED:]
-                    begun = {each: asyncio.create_task(self._look(each, resolver, name)) for each in round_}
-                    tasks |= begun
-                    pending |= set(begun.values())
-                    round_at, until = now + _NEXT_ROUND_S, now + _AFTER_PROOF_S
-                limit = until if is_proved else round_at if waiting else None
-                done, pending = await asyncio.wait(
-                    pending,
-                    timeout=None if limit is None else max(0.0, limit - now),
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                if not is_proved and any(task.result().holds(name) for task in done):
-                    is_proved, until = True, max(until, loop.time() + _NEXT_ROUND_S)
-        finally:
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
-        return {each: _late(each) if task.cancelled() else task.result() for each, task in tasks.items()}
+        return await look_in_rounds(
+            controllers, lambda each: self._look(each, resolver, name), lambda seen: seen.holds(name)
+        )
 
     async def _look(self, controller: DomainController, resolver: Resolver | None, name: str) -> Seen:
         if controller.addresses or resolver is None:
@@ -392,11 +353,6 @@ def _place(name: str, seen: Seen | None) -> int:
     if seen is None:
         return 1
     return 0 if seen.holds(name) and not (seen.netlogon and seen.netlogon.paused) else 2
-
-
-def _late(controller: DomainController) -> Seen:
-    slow = Evidence(kinds.ROOT_DSE_FAILED, controller.fqdn, "it answers too slowly.")
-    return Seen(controller, (slow,))
 
 
 def _of_liars(evidence: Iterable[Evidence]) -> tuple[Evidence, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import resource
 import socket
@@ -9,7 +10,9 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import pytest
+from attrs import evolve
 
+from msp_sdk.discovery import DomainDiscoverer
 from msp_sdk.discovery.sweep import judge_swept, plan_sweep, sweep_addresses, sweep_subnets
 from msp_sdk.errors import DiscoveryError
 from msp_sdk.models.computer import Computer
@@ -22,6 +25,7 @@ from msp_sdk.network.own_networks import (
     read_own_networks,
 )
 from msp_sdk.network.probe import DoorProber, ProbeOptions
+from tests.unit.discovery_lab import DOMAIN, QUICK, estate
 
 pytestmark = pytest.mark.anyio
 
@@ -106,6 +110,27 @@ async def test_what_is_near_goes_by_our_own_subnets_and_our_own_prefix():
     assert not networks.is_near("8.8.8.8")
     assert OwnNetworks(subnets_v6=google).is_near("2001:4860:1:ffff::53")
     assert not OwnNetworks(subnets_v6=google).is_near("2001:4860:2::53")
+
+
+async def test_a_discovery_that_fails_leaves_no_sweep_knocking(tmp_path):
+    # Loopback, at a pace that leaves the sweep waiting for its turn.
+    (tmp_path / "proc/net").mkdir(parents=True)
+    (tmp_path / "proc/net/route").write_text(
+        "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
+        "eth0 0000007F 00000000 0001 0 0 0 00FFFFFF 0 0 0\n"
+    )
+
+    def draw(highest: int) -> int:
+        if highest < 2**40:
+            raise ArithmeticError
+        return 0
+
+    slow = ProbeOptions(timeout_s=0.1, connects_per_second=5)
+    async with estate() as (dns, _, _ldap):
+        options = evolve(QUICK, root=tmp_path, resolvers=(dns.server,), search=(DOMAIN,), doors=slow, draw=draw)
+        with pytest.raises(ArithmeticError):
+            await DomainDiscoverer(options=evolve(options, sweep=True)).discover()
+        assert not [task for task in asyncio.all_tasks() if "sweep" in repr(task.get_coro())]
 
 
 async def test_a_sweep_in_which_our_own_side_fails_is_an_error_and_not_an_empty_list(tmp_path):
