@@ -101,13 +101,16 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Ratios within one run; nothing is asserted. ``nox -s bench -- directory`` runs that one alone."""
+    """Ratios and times; none is asserted. ``nox -s bench -- directory`` runs that one alone."""
     chosen, options = (session.posargs[0], session.posargs[1:]) if session.posargs else ("", ())
-    if chosen not in ("", "ratios", "directory"):
-        session.error("there are two: `nox -s bench -- ratios` and `nox -s bench -- directory`; --help tells more")
+    if chosen not in ("", "ratios", "discovery", "directory"):
+        session.error("there are three: `nox -s bench -- ratios`, `discovery` and `directory`; --help tells more")
     install_package(session, *TEST_TOOLS)
     if chosen in ("", "ratios"):
         session.run("pytest", "tests/bench", "--benchmark-only", "--benchmark-group-by=group", *options)
+    if chosen in ("", "discovery"):
+        # As root, beside a Samba of its own; skipped without.
+        session.run("pytest", "tests/lab/test_discovery_dhcp.py", "--benchmark-only", *options)
     if chosen in ("", "directory"):
         for peer in BENCH_PEERS:
             # They are built here, from C, where that is possible; the bench says what it did without.

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Sequence
 from attrs import frozen
 
 from central_app.domains.service import believed
-from msp_sdk.models.domain import DiscoveredDomain, DiscoveryReport, DomainController, Evidence
+from msp_sdk.models.domain import (
+    NOT_IN_A_DIRECTORY,
+    DiscoveredDomain,
+    DiscoveryReport,
+    DomainController,
+    Evidence,
+    SweptHost,
+)
 
 DOOR_WORDS = {
     88: "Kerberos",
@@ -71,11 +78,15 @@ def make_tried(reports: Iterable[DiscoveryReport]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(lines))[:EVIDENCE_SHOWN]
 
 
-def make_swept(reports: Iterable[DiscoveryReport]) -> tuple[str, ...]:
-    """Machines of the appliances' subnets that look like Windows and that no directory has named; each once."""
-    found = {host.address: host for report in reports for host in report.swept if host.is_likely_windows}
+def make_swept(reports: Iterable[DiscoveryReport], reason: str = NOT_IN_A_DIRECTORY) -> tuple[str, ...]:
+    """Machines of the appliances' subnets that look like Windows and are listed for this reason; each once."""
+    found: dict[str, SweptHost] = {}
+    for host in (host for report in reports for host in report.swept if host.is_likely_windows):
+        found.setdefault(host.address, host)
     return tuple(
-        f"{host.name or host.address}" + (f" ({host.address})" if host.name else "") for host in found.values()
+        f"{host.name or host.address}" + (f" ({host.address})" if host.name else "")
+        for host in found.values()
+        if host.reason == reason
     )[:EVIDENCE_SHOWN]
 
 

@@ -32,6 +32,7 @@ from central_app.rollouts.facts import site_status
 from central_app.rollouts.service import list_outcomes
 from central_app.state import central_of
 from msp_sdk.models.appliance import Appliance
+from msp_sdk.models.domain import DIRECTORY_UNREAD
 from msp_sdk.wire.routes import SITE_EVENTS
 
 POLICY = (
@@ -202,6 +203,7 @@ async def _fragment_values(request: Request, site: Row) -> dict[str, Any]:
         "domains": make_domains(discoveries),
         "tried": make_tried(discoveries),
         "swept": make_swept(discoveries),
+        "swept_unread": make_swept(discoveries, DIRECTORY_UNREAD),
         "left_out": view.make_reasons(status.details.skipped),
         "filters": view.make_filters(lines, state),
         "hosts": hosts,

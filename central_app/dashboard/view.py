@@ -193,6 +193,8 @@ def make_notice(awaiting: str, credentials: Mapping[str, str]) -> Notice:
             "bad",
             "✕",
         )
+    if what == "discovery" and rest in REASONS:
+        return Notice(words.title, REASONS[rest].title, REASONS[rest].remedy, "bad", "✕")
     if what == "enumeration" and rest:
         known = REASONS.get(rest)
         return Notice(

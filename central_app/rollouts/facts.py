@@ -83,6 +83,7 @@ async def load_facts(reader: Reader, site_id: str) -> SiteFacts:
         waiting_appliances_count=sum(1 for row in boxes if row["state"] == "awaiting_approval"),
         directory=_directory(reports, runs),
         controllers_silent=_silent(reports),
+        dns_failed=_dns_failed(reports),
         domains=_domains(reports, runs, held),
         auto_rollout_enabled=auto is not None,
         auto_rollout_ready=auto_ready,
@@ -109,11 +110,18 @@ def _directory(reports: Iterable[DiscoveryReport], runs: Iterable[Row]) -> Direc
     known = list(reports)
     if any(believed(report) for report in known) or any(row["full_at"] for row in runs):
         return "found"
-    return "none" if any(report.nothing_found for report in known) and not _silent(known) else "unknown"
+    nothing = [report.nothing_found for report in known if report.nothing_found is not None]
+    # One appliance that could ask DNS knows better than another one that could not.
+    asked = any(not found.dns_failed for found in nothing)
+    return "none" if asked and not _silent(known) else "unknown"
 
 
 def _silent(reports: Iterable[DiscoveryReport]) -> bool:
     return any(report.nothing_found is not None and report.nothing_found.controllers_silent for report in reports)
+
+
+def _dns_failed(reports: Iterable[DiscoveryReport]) -> bool:
+    return any(report.nothing_found is not None and report.nothing_found.dns_failed for report in reports)
 
 
 def _domains(reports: Iterable[DiscoveryReport], runs: Iterable[Row], held: Iterable[Row]) -> tuple[DomainFact, ...]:

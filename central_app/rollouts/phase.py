@@ -80,6 +80,7 @@ class SiteFacts:
     Attributes:
         approved_appliances_count: Appliances that work here. ``waiting_appliances_count`` wait for approval.
         controllers_silent: DNS names controllers, and none of them proved itself.
+        dns_failed: DNS gave an appliance no usable answer.
         domains: Believed domains, most certain first; may be empty.
         auto_rollout_enabled: The site wants a package on every target; ``auto_rollout_ready`` when its rollout stands.
         targets_current: There is a list of targets of the last enumeration's generation (without a directory: any).
@@ -91,6 +92,7 @@ class SiteFacts:
     waiting_appliances_count: int = 0
     directory: Directory = "unknown"
     controllers_silent: bool = False
+    dns_failed: bool = False
     domains: tuple[DomainFact, ...] = ()
     auto_rollout_enabled: bool = False
     auto_rollout_ready: bool = True
@@ -141,7 +143,9 @@ def unscanned_targets(facts: SiteFacts) -> tuple[TargetFact, ...]:
 def _discovering(facts: SiteFacts) -> list[str]:
     if facts.approved_appliances_count == 0:
         return ["approval"] if facts.waiting_appliances_count else ["appliance"]
-    return ["discovery:unreachable-controller" if facts.controllers_silent else "discovery"]
+    if facts.controllers_silent:
+        return ["discovery:unreachable-controller"]
+    return ["discovery:dns-failed" if facts.dns_failed else "discovery"]
 
 
 def _credentials(domain: DomainFact) -> list[str]:

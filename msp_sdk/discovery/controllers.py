@@ -7,7 +7,9 @@ family that does not reach here.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import attrs
 from attrs import frozen
@@ -23,13 +25,16 @@ from msp_sdk.models.domain import DomainController, Evidence, SeenCertificate
 from msp_sdk.network.probe import DoorProber
 from msp_sdk.network.threads import ThreadPool
 
+T = TypeVar("T")
 # LDAPS, global catalog, Kerberos, file sharing, WinRM; LDAP itself is where SRV says.
 DOORS = (636, 3268, 88, 445, 5985, 5986)
-_THREADS = 8
+# So many calls at once, of controllers that answer pings and, apart from them, of those that keep silent: one that
+# takes connections and never answers keeps a thread for seconds, and must not hold up those that are well.
+_THREADS = 32
 _ADDRESSES_TRIED = 4
 _BEST = 2
 # The longest name of DNS is 253, and a distinguished name of one is not much longer.
-_TEXT_MAX, _MECHANISMS_MAX, _LEVEL_MAX = 1000, 32, 99
+_TEXT_MAX, _MECHANISMS_MAX, _CONTROLS_MAX, _LEVEL_MAX = 1000, 32, 200, 99
 # Kerberos refuses at five minutes; two are worth a word.
 _SKEW_WORTH_A_WORD = timedelta(minutes=2)
 
@@ -82,12 +87,18 @@ class Onlooker:
 
     def __init__(self, options: DiscoveryOptions) -> None:
         self._options = options
-        self._prober = DoorProber(options.doors)
+        self._prober = DoorProber(options.doors, pace=options.pace)
         self._pool = ThreadPool("discovery", _THREADS)
+        self._pool_of_silent = ThreadPool("discovery-silent", _THREADS)
 
     def close(self) -> None:
         """Take no more questions."""
         self._pool.close()
+        self._pool_of_silent.close()
+
+    async def _call(self, reached: _Reached, function: Callable[..., T], controller: DomainController) -> T:
+        pool = self._pool_of_silent if reached.netlogon is None else self._pool
+        return await pool.run(function, controller, self._options.directory)
 
     async def reach(
         self, controller: DomainController, domain_name: str | None
@@ -168,14 +179,13 @@ class Onlooker:
             )
             return Seen(controller, (*evidence, silent))
         answer = reached.netlogon
-        doors, root, certificate = await asyncio.gather(
-            self._doors(reached),
-            self._root_dse(controller, reached, evidence),
-            self._certificate(controller, reached, evidence),
+        doors, (root, skew_s, certificate) = await asyncio.gather(
+            self._doors(reached), self._root_dse_and_certificate(controller, reached, evidence)
         )
         if doors:
             evidence.append(Evidence(kinds.DOORS, controller.fqdn, ", ".join(map(str, doors))))
-        seen = Seen(_told(controller, doors, answer, root), (), answer, root, certificate)
+        told = attrs.evolve(_told(controller, doors, answer, root), clock_skew_s=skew_s)
+        seen = Seen(told, (), answer, root, certificate)
         # One that contradicts itself, or is a directory of another kind, proves nothing.
         agrees = seen.domains() != () if domain_name is None else seen.holds(domain_name)
         if answer is not None:
@@ -197,6 +207,17 @@ class Onlooker:
         port = controller.port if controller.port in reached.doors else self._options.directory.ldaps_port
         return attrs.evolve(controller, addresses=(reached.address,), port=port)
 
+    async def _root_dse_and_certificate(
+        self, controller: DomainController, reached: _Reached, evidence: list[Evidence]
+    ) -> tuple[RootDse | None, float | None, SeenCertificate | None]:
+        """One after the other: whoever does not answer the first question is not asked the second one."""
+        root = await self._root_dse(controller, reached, evidence)
+        if root is None:
+            return None, None, None
+        skew = root.clock_skew(self._options.clock())
+        certificate = await self._certificate(controller, reached, evidence)
+        return root, None if skew is None else skew.total_seconds(), certificate
+
     async def _root_dse(
         self, controller: DomainController, reached: _Reached, evidence: list[Evidence]
     ) -> RootDse | None:
@@ -206,7 +227,7 @@ class Onlooker:
             return None
         only = self._only(controller, reached)
         try:
-            root = await self._pool.run(read_root_dse, only, self._options.directory)
+            root = await self._call(reached, read_root_dse, only)
         except MspError as error:
             evidence.append(Evidence(kinds.ROOT_DSE_FAILED, controller.fqdn, error.detail))
             return None
@@ -222,11 +243,9 @@ class Onlooker:
     async def _certificate(
         self, controller: DomainController, reached: _Reached, evidence: list[Evidence]
     ) -> SeenCertificate | None:
-        if not reached.doors:
-            return None
         only = self._only(controller, reached)
         try:
-            seen = await self._pool.run(see_certificate, only, self._options.directory)
+            seen = await self._call(reached, see_certificate, only)
         except MspError as error:
             evidence.append(Evidence(kinds.CERTIFICATE_NONE, controller.fqdn, error.detail))
             return None
@@ -245,11 +264,12 @@ def is_active_directory(root: RootDse) -> bool:
 def _is_sane(root: RootDse) -> bool:
     """False for a rootDSE that no controller has: what we keep of it goes into reports."""
     texts = (root.base_dn, root.dns_host_name, root.forest, root.ad_site, *root.sasl_mechanisms)
-    level = root.functional_level
+    levels = (root.functional_level, root.domain_level, root.forest_level)
     return (
-        all(len(text) <= _TEXT_MAX for text in texts if text is not None)
+        all(len(text) <= _TEXT_MAX for text in (*texts, *root.supported_controls) if text is not None)
         and len(root.sasl_mechanisms) <= _MECHANISMS_MAX
-        and (level is None or 0 <= level <= _LEVEL_MAX)
+        and len(root.supported_controls) <= _CONTROLS_MAX
+        and all(0 <= level <= _LEVEL_MAX for level in levels if level is not None)
     )
 
 
@@ -278,7 +298,12 @@ def _told(
     site = (answer.ad_site if answer else None) or (root.ad_site if root else None)
     told = attrs.evolve(controller, doors=doors, ad_site=site)
     if root is not None:
-        told = attrs.evolve(told, functional_level=root.functional_level, sasl_mechanisms=root.sasl_mechanisms)
+        told = attrs.evolve(
+            told,
+            functional_level=root.functional_level,
+            sasl_mechanisms=root.sasl_mechanisms,
+            supported_controls=root.supported_controls,
+        )
     if answer is None:
         return told
     return attrs.evolve(

@@ -4,7 +4,8 @@ Hints (settings, resolv.conf, the system's resolver, DHCP leases, the own name) 
 servers at once. The DNS servers themselves are asked as if they were controllers, since they mostly are: so a domain
 is found even where no suffix is known. Controllers that are found are asked for themselves; what agrees is a domain.
 
-Finding nothing is a result, with everything that was tried. Only a network that cannot be asked at all is an error.
+Finding nothing is a result, with everything that was tried. Only a network that cannot be asked at all is an error:
+no DNS server is known, or none says a word. Servers that say nothing but errors leave the result open.
 
 Example:
     >>> discovery = await DomainDiscoverer().discover()  # doctest: +SKIP
@@ -15,30 +16,27 @@ Example:
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import attrs
 
 from msp_sdk.discovery import evidence as kinds
-from msp_sdk.discovery.controllers import Onlooker, Seen
+from msp_sdk.discovery.controllers import Onlooker
 from msp_sdk.discovery.evidence import rank
-from msp_sdk.discovery.hints import Hints, canonical_name, read_hints, with_parents
+from msp_sdk.discovery.hints import Hints, canonical_name, read_hints
 from msp_sdk.discovery.options import DiscoveryOptions
-from msp_sdk.discovery.panel import hear
-from msp_sdk.discovery.proof import Found, Prover
-from msp_sdk.discovery.sweep import sweep_subnets
+from msp_sdk.discovery.sweep import Sweep, judge_swept, sweep_subnets
+from msp_sdk.discovery.walk import Walk, near
 from msp_sdk.errors import ConfigError, DiscoveryError
-from msp_sdk.models.domain import DomainController, DomainDiscovery, Evidence, Hint, SweptHost
-from msp_sdk.network.probe import DoorProber
-from msp_sdk.network.resolver import Resolver, parse_server
+from msp_sdk.models.domain import Domain, DomainDiscovery, Evidence
+from msp_sdk.network.own_networks import read_own_networks
+from msp_sdk.network.probe import DoorProber, Pace
+from msp_sdk.network.resolver import Resolver, parse_server, render_server
 
 __all__ = ["DiscoveryOptions", "DomainDiscoverer"]
 
-_NAMES_ASKED = 16
 _SERVERS_ASKED = 8
-_NOBODY_THERE = ("dns-no-answer", "dns-unreachable")
-_Task = asyncio.Task[tuple[Hint, ...]]
+_OURSELVES = "this machine"
 
 
 class DomainDiscoverer:
@@ -59,166 +57,100 @@ class DomainDiscoverer:
                 raise ConfigError(f"{name!r} is no name of a domain.", code="bad-search")
         self._resolver = resolver
 
-    async def discover(self) -> DomainDiscovery:
+    async def discover(self, known: Sequence[Domain] = ()) -> DomainDiscovery:
         """Look for domains.
+
+        Args:
+            known: Domains that were found before. They are asked for again, at the DNS servers that they had then
+                too: so they are found although the network's resolver is another one by now.
 
         Returns:
             The believed domains, most certain first; may be none. ``evidence`` holds everything that was tried.
+            ``dns_failed`` says that there are none because DNS gave no usable answer.
 
         Raises:
-            DiscoveryError: No DNS server could be asked about any name. Retryable.
+            DiscoveryError: No DNS server is known (``no-dns-server``), or none said a word (``dns-unreachable``), and
+                no sweep was asked for: what that finds is a result. Retryable.
         """
-        options = self._options
+        options = attrs.evolve(self._options, pace=self._options.pace or Pace(self._options.doors))
         settings = options.search or (self._resolver.search if self._resolver is not None else ())
         hints = await asyncio.to_thread(read_hints, settings, root=options.root, hostname=options.hostname)
-        resolvers = self._resolvers(hints)
+        networks = await asyncio.to_thread(read_own_networks, options.root)
+        resolvers, left_out = self._resolvers(hints)
+        own = {domain.name: self._resolvers_of(domain) for domain in known}
         onlooker = Onlooker(options)
+        sweeping = asyncio.create_task(_sweep(options, near(resolvers, networks)))
         try:
-            walk = _Walk(hints, resolvers, onlooker, options, follows_servers=not settings)
-            found, (swept, sweeping) = await asyncio.gather(walk.run(), self._sweep(resolvers))
+            walk = Walk(resolvers, networks, onlooker, options, own)
+            await walk.run(hints.names, follows_servers=not settings)
+            sweep = await sweeping
         finally:
+            sweeping.cancel()
+            await asyncio.gather(sweeping, return_exceptions=True)
             onlooker.close()
-        return _conclude(hints, found, swept, sweeping)
+        domains = rank(found.domain for found in walk.found.values() if found.domain is not None)
+        evidence = (*walk.evidence, *left_out)
+        if not hints.names:
+            nothing = "no search domain, lease or own name says a domain"
+            evidence = (*evidence, Evidence(kinds.NO_HINT, _OURSELVES, nothing))
+        if not domains:
+            asked = (*resolvers, *(resolver for group in own.values() for resolver in group))
+            evidence = (*evidence, *_judge_dns(asked, evidence, is_swept=options.sweep))
+        return DomainDiscovery(
+            domains,
+            hints.names,
+            (*evidence, *sweep.evidence),
+            judge_swept(sweep.hosts, domains),
+            tuple(name for name, found in walk.found.items() if found.is_denied),
+        )
 
-    def _resolvers(self, hints: Hints) -> tuple[Resolver, ...]:
-        """A resolver for each DNS server: those that a person set, else all that the machine was told of."""
+    def _resolvers(self, hints: Hints) -> tuple[tuple[Resolver, ...], tuple[Evidence, ...]]:
+        """A resolver for each DNS server: those that a person set, else all that the machine was told of.
+
+        And the evidence of those that are too many.
+        """
         options = self._options
         if self._resolver is not None:
-            return self._resolver.each()
+            return self._resolver.each(), ()
         servers = options.resolvers or tuple(parse_server(hint.value) for hint in hints.servers)
-        return Resolver(servers, options=options.dns).each()[:_SERVERS_ASKED]
+        asked, others = servers[:_SERVERS_ASKED], servers[_SERVERS_ASKED:]
+        told = ", ".join(map(render_server, others))[: kinds.DETAIL_MAX]
+        left_out = (Evidence(kinds.NOT_ASKED, told, "there are more DNS servers than are asked"),) if others else ()
+        return Resolver(asked, options=options.dns).each(), left_out
 
-    async def _sweep(self, resolvers: Sequence[Resolver]) -> tuple[tuple[SweptHost, ...], tuple[Evidence, ...]]:
-        if not self._options.sweep:
-            return (), ()
-        return await sweep_subnets(DoorProber(self._options.doors), _near(resolvers), root=self._options.root)
-
-
-class _Walk:
-    """One discovery: names are examined as they come to light, all side by side."""
-
-    def __init__(
-        self,
-        hints: Hints,
-        resolvers: Sequence[Resolver],
-        onlooker: Onlooker,
-        options: DiscoveryOptions,
-        *,
-        follows_servers: bool,
-    ) -> None:
-        self._hints = hints
-        self._resolvers = resolvers
-        self._onlooker = onlooker
-        self._options = options
-        self._prover = Prover(resolvers, onlooker, options)
-        self._follows_servers = follows_servers
-        self._found: dict[str, Found] = {}
-        self._evidence: list[Evidence] = []
-        self._tasks: set[_Task] = set()
-
-    async def run(self) -> tuple[Found, ...]:
-        met = asyncio.ensure_future(self._meet_servers())
-        try:
-            self._follow(self._hints.names, met)
-            if self._follows_servers:
-                self._tasks.add(asyncio.ensure_future(_domains_of(met)))
-                self._tasks.add(asyncio.ensure_future(self._reverse_names()))
-            while self._tasks:
-                done, self._tasks = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    self._follow(task.result(), met)
-            await met
-        finally:
-            for each in (met, *self._tasks):
-                each.cancel()
-            await asyncio.gather(met, *self._tasks, return_exceptions=True)
-        return (*self._found.values(), Found(evidence=tuple(self._evidence)))
-
-    def _follow(self, hints: Sequence[Hint], met: asyncio.Future[Sequence[Seen]]) -> None:
-        for hint in hints:
-            if hint.value not in self._found and len(self._found) < _NAMES_ASKED:
-                # It keeps its place among the names, whichever is done first.
-                self._found[hint.value] = Found()
-                self._tasks.add(asyncio.ensure_future(self._examine(hint, met)))
-
-    async def _examine(self, hint: Hint, met: asyncio.Future[Sequence[Seen]]) -> tuple[Hint, ...]:
-        found = await self._prover.examine(hint, met)
-        self._found[hint.value] = found
-        return found.leads
-
-    async def _meet_servers(self) -> Sequence[Seen]:
-        """The DNS servers that are controllers themselves."""
-        if not self._follows_servers:
-            return ()
-        near = [server for resolver in _near(self._resolvers) for server, _ in resolver.servers]
-        port = self._options.ldap_port
-        looked = await asyncio.gather(
-            *(self._onlooker.meet(DomainController(server, port, (server,))) for server in near)
-        )
-        for server, seen in zip(near, looked, strict=True):
-            holds = ", ".join(seen.domains())
-            said = f"it is a controller of {holds}" if holds else "it does not answer as one"
-            self._evidence.append(Evidence(kinds.ASKED_AS_CONTROLLER, server, said))
-        return [_with_own_name(seen) for seen in looked if seen.domains()]
-
-    async def _reverse_names(self) -> tuple[Hint, ...]:
-        """Domains of the names that reverse DNS gives the DNS servers."""
-        hints: list[Hint] = []
-
-        async def one(server: str) -> None:
-            heard = await hear(near, lambda resolver: resolver.reverse_names(server))
-            gone = [error for _, error in heard.failed if error.code in _NOBODY_THERE]
-            if len(gone) == len(near):
-                self._evidence.append(Evidence(kinds.DNS_FAILED, server, gone[0].detail))
-            elif not heard.answers:
-                self._evidence.append(Evidence(kinds.NO_REVERSE_NAME, server, "reverse DNS has no name for it"))
-            names = [name.partition(".")[2] for name in heard.first or ()]
-            hints.extend(Hint(name, f"reverse name of {server}") for name in names)
-
-        near = _near(self._resolvers)
-        await asyncio.gather(*(one(server) for resolver in near for server, _ in resolver.servers))
-        whole = [hint for hint in with_parents(hints) if canonical_name(hint.value) and "." in hint.value]
-        return tuple(whole)
+    def _resolvers_of(self, domain: Domain) -> tuple[Resolver, ...]:
+        servers = tuple(parse_server(server) for server in domain.dns_servers[:_SERVERS_ASKED])
+        return Resolver(servers, options=self._options.dns).each()
 
 
-async def _domains_of(met: asyncio.Future[Sequence[Seen]]) -> tuple[Hint, ...]:
-    seen = await asyncio.shield(met)
-    said = (Hint(name, f"DNS server {one.controller.addresses[0]}") for one in seen for name in one.domains())
-    # A stranger's text is a name only if it looks like one.
-    return tuple(hint for hint in said if canonical_name(hint.value) == hint.value)
+async def _sweep(options: DiscoveryOptions, resolvers: Sequence[Resolver]) -> Sweep:
+    if not options.sweep:
+        return Sweep()
+    try:
+        return await sweep_subnets(DoorProber(options.doors, pace=options.pace), resolvers, root=options.root)
+    except DiscoveryError as error:
+        return Sweep(evidence=(Evidence(kinds.SWEEP_FAILED, "own subnets", error.detail),))
 
 
-def _with_own_name(seen: Seen) -> Seen:
-    """A controller that was met by its address, with the name that it gives itself."""
-    name = (seen.netlogon.controller if seen.netlogon else None) or (seen.root.dns_host_name if seen.root else None)
-    if not name or canonical_name(name) != name:
-        return seen
-    return attrs.evolve(seen, controller=attrs.evolve(seen.controller, fqdn=name))
+def _judge_dns(resolvers: Sequence[Resolver], evidence: Iterable[Evidence], *, is_swept: bool) -> tuple[Evidence, ...]:
+    """What it means that no domain was found: a network that cannot be asked is not one without a directory.
 
-
-def is_near(server: str) -> bool:
-    """True for an address that is not the internet's: nobody pings a public resolver as a controller."""
-    return not ipaddress.ip_address(server.partition("%")[0]).is_global
-
-
-def _near(resolvers: Sequence[Resolver]) -> list[Resolver]:
-    return [resolver for resolver in resolvers if all(is_near(server) for server, _ in resolver.servers)]
-
-
-def _conclude(
-    hints: Hints, found: Sequence[Found], swept: tuple[SweptHost, ...], sweeping: tuple[Evidence, ...]
-) -> DomainDiscovery:
-    domains = rank(result.domain for result in found if result.domain is not None)
-    evidence = tuple(item for result in found for item in result.evidence)
-    if not hints.names:
-        nothing = "no search domain, lease or own name says a domain"
-        evidence = (*evidence, Evidence(kinds.NO_HINT, "this machine", nothing))
-    failed = [item for item in evidence if item.kind == kinds.DNS_FAILED]
-    answered = any(item.kind.startswith("srv-") or item.kind == kinds.DNS_REFUSED for item in evidence)
-    if not domains and failed and not answered and not sweeping:
-        raise DiscoveryError(
-            f"no DNS server could be asked: {failed[0].detail}",
-            code="dns-unreachable",
-            remedy="Check the network, or give a resolver.",
-        )
-    return DomainDiscovery(domains, hints.names, (*evidence, *sweeping), swept)
+    Raises:
+        DiscoveryError: As :meth:`DomainDiscoverer.discover` says.
+    """
+    items = tuple(evidence)
+    failed = [item.detail for item in items if item.kind == kinds.DNS_FAILED]
+    if not resolvers:
+        failed = ["no DNS server is known."]
+    elif not failed or any(resolver.has_answered for resolver in resolvers):
+        return ()
+    if is_swept or any(resolver.has_replied for resolver in resolvers):
+        is_told = any(item.kind == kinds.UNANSWERED for item in items)
+        return () if is_told else (Evidence(kinds.UNANSWERED, _OURSELVES, failed[0]),)
+    if not resolvers:
+        raise DiscoveryError(failed[0], code="no-dns-server", remedy="Check the network's DHCP, or give a resolver.")
+    raise DiscoveryError(
+        f"no DNS server could be asked: {failed[0]}",
+        code="dns-unreachable",
+        remedy="Check the network, or give a resolver.",
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from msp_sdk.models.domain import CONTROLLER_FAILED, Domain, Evidence
+from msp_sdk.models.domain import CONTROLLER_FAILED, DNS_UNANSWERED, Domain, Evidence
 
 SRV_DC = "srv-dc"
 SRV_LDAP = "srv-ldap"
@@ -21,6 +21,8 @@ SRV_SITE = "srv-site"
 SRV_NONE = "srv-none"
 DNS_FAILED = "dns-failed"
 DNS_REFUSED = "dns-refused"
+# Of all servers together, about a name that may be a domain.
+UNANSWERED = DNS_UNANSWERED
 DNS_LIES = "dns-wildcard"
 DNS_SERVER = "dns-server"
 CLDAP = "cldap"
@@ -39,11 +41,18 @@ HINT = "hint"
 NO_HINT = "no-hint"
 NO_REVERSE_NAME = "no-reverse-name"
 ASKED_AS_CONTROLLER = "asked-as-controller"
+# A public DNS server is not disturbed.
+NOT_ASKED_AS_CONTROLLER = "not-asked-as-controller"
+# More names or servers than we ask.
+NOT_ASKED = "not-asked"
 # Joined to Entra ID: neither proof nor domain.
 ENTRA_HINT = "entra-hint"
 SWEEP = "sweep"
 SWEEP_SKIPPED = "sweep-skipped"
+SWEEP_FAILED = "sweep-failed"
 
+# A detail is read by a person.
+DETAIL_MAX = 500
 # What a kind of evidence adds, once however often it was found.
 _POINTS: Mapping[str, int] = MappingProxyType(
     {

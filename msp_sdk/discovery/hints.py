@@ -21,6 +21,7 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NAME_MAX = 253
 # A domain lies at most so far above a search suffix; beyond it we would ask the whole internet.
 _PARENT_LABELS_MIN = 2
+_ABOVE = "above "
 _NEVER = frozenset({"localhost", "localdomain", "in-addr.arpa", "ip6.arpa", "invalid", "example"})
 
 
@@ -77,9 +78,14 @@ def collect_hints(
     return Hints(_distinct(names), tuple(first.values()))
 
 
+def is_parent(hint: Hint) -> bool:
+    """True for a name that nobody told us: it lies above one that somebody did."""
+    return hint.source.startswith(_ABOVE)
+
+
 def with_parents(found: Sequence[Hint]) -> tuple[Hint, ...]:
     """Hints, then the names above them."""
-    return (*found, *(Hint(parent, f"above {hint.value}") for hint in found for parent in _parents(hint.value)))
+    return (*found, *(Hint(parent, f"{_ABOVE}{hint.value}") for hint in found for parent in _parents(hint.value)))
 
 
 def read_hints(settings: Sequence[str], *, root: Path = Path("/"), hostname: str | None = None) -> Hints:

@@ -10,7 +10,7 @@ from pathlib import Path
 from attrs import field, frozen
 
 from msp_sdk.directory.session import DirectoryOptions
-from msp_sdk.network.probe import ProbeOptions
+from msp_sdk.network.probe import Pace, ProbeOptions
 from msp_sdk.network.resolver import DnsServer, Draw, ResolverOptions, parse_server
 
 
@@ -37,6 +37,7 @@ class DiscoveryOptions:
         dns: Patience of look-ups; all servers are asked at the same time.
         directory: Patience of connections to controllers.
         doors: Patience and pace of looking which doors are open.
+        pace: Shared with whoever else knocks at doors; None means a pace of its own.
         ping_waits_s: How long to wait after each datagram of a netlogon ping.
         ldap_port: Where a DNS server's LDAP would be if it were a controller.
         sweep: Look for Windows hosts in the appliance's own subnets too; nobody is disturbed unless a person asks.
@@ -49,8 +50,9 @@ class DiscoveryOptions:
     resolvers: tuple[DnsServer, ...] = field(default=(), converter=_servers)
     search: tuple[str, ...] = field(default=(), converter=_names_of)
     dns: ResolverOptions = field(default=ResolverOptions(timeout_s=0.8, lifetime_s=2.4))
-    directory: DirectoryOptions = field(default=DirectoryOptions(connect_timeout_s=2, receive_timeout_s=4))
+    directory: DirectoryOptions = field(default=DirectoryOptions(connect_timeout_s=2, receive_timeout_s=2.5))
     doors: ProbeOptions = field(default=ProbeOptions(timeout_s=1.5))
+    pace: Pace | None = None
     ping_waits_s: tuple[float, ...] = (0.5, 1.0)
     ldap_port: int = 389
     sweep: bool = False

@@ -12,7 +12,9 @@ from typing import Generic, TypeVar
 
 from attrs import frozen
 
+from msp_sdk.discovery import evidence as kinds
 from msp_sdk.errors import DiscoveryError
+from msp_sdk.models.domain import Evidence
 from msp_sdk.network.resolver import Resolver, render_server
 
 T = TypeVar("T")
@@ -30,11 +32,13 @@ class Heard(Generic[T]):
         answers: Who said something, in the order of the servers, and what.
         nothing: Who said that there is nothing.
         failed: Who failed or was silent, and how.
+        late: Who was passed over because others had said something; among the failed too.
     """
 
     answers: tuple[tuple[Resolver, T], ...]
     nothing: tuple[Resolver, ...]
     failed: tuple[tuple[Resolver, DiscoveryError], ...]
+    late: tuple[Resolver, ...] = ()
 
     @property
     def first(self) -> T | None:
@@ -42,8 +46,16 @@ class Heard(Generic[T]):
         return self.answers[0][1] if self.answers else None
 
 
-async def hear(resolvers: Sequence[Resolver], question: Callable[[Resolver], Awaitable[T]]) -> Heard[T]:
-    """Ask all of them at once; an empty answer is nothing. Those that are late are passed over."""
+async def hear(
+    resolvers: Sequence[Resolver], question: Callable[[Resolver], Awaitable[T]], *, is_patient: bool = False
+) -> Heard[T]:
+    """Ask all of them at once; an empty answer is nothing.
+
+    Args:
+        resolvers: Whom.
+        question: What.
+        is_patient: Wait for each to its own deadline; otherwise those that are late are passed over.
+    """
     tasks = [asyncio.ensure_future(question(resolver)) for resolver in resolvers]
     pending = set(tasks)
     loop = asyncio.get_running_loop()
@@ -55,7 +67,7 @@ async def hear(resolvers: Sequence[Resolver], question: Callable[[Resolver], Awa
             if not done:
                 break
             for task in done:
-                if task.exception() is not None:
+                if is_patient or task.exception() is not None:
                     continue
                 patience_s = AFTER_AN_ANSWER_S if task.result() else AFTER_NOTHING_S
                 until = min(until or loop.time() + patience_s, loop.time() + patience_s)
@@ -70,10 +82,12 @@ def _sort(resolvers: Sequence[Resolver], tasks: Sequence[asyncio.Future[T]]) -> 
     answers: list[tuple[Resolver, T]] = []
     nothing: list[Resolver] = []
     failed: list[tuple[Resolver, DiscoveryError]] = []
+    late: list[Resolver] = []
     for resolver, task in zip(resolvers, tasks, strict=True):
         if task.cancelled():
             silent = f"the DNS servers {names_of(resolver)} did not answer in time."
             failed.append((resolver, DiscoveryError(silent, code="dns-no-answer")))
+            late.append(resolver)
             continue
         error = task.exception()
         if isinstance(error, DiscoveryError):
@@ -84,7 +98,18 @@ def _sort(resolvers: Sequence[Resolver], tasks: Sequence[asyncio.Future[T]]) -> 
             answers.append((resolver, task.result()))
         else:
             nothing.append(resolver)
-    return Heard(tuple(answers), tuple(nothing), tuple(failed))
+    return Heard(tuple(answers), tuple(nothing), tuple(failed), tuple(late))
+
+
+def failure_of(resolver: Resolver, error: DiscoveryError) -> Evidence:
+    """Evidence of a failure. A server that refuses is there, and has nothing to say to us: that is an answer."""
+    kind = kinds.DNS_REFUSED if refuses(error) else kinds.DNS_FAILED
+    return Evidence(kind, names_of(resolver), error.detail)
+
+
+def refuses(error: DiscoveryError) -> bool:
+    """True when all servers refused to answer."""
+    return error.code == "dns-refused"
 
 
 def names_of(resolver: Resolver) -> str:

@@ -7,84 +7,38 @@ pace of the prober (200 connects a second).
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from msp_sdk.discovery import evidence as kinds
 from msp_sdk.discovery.panel import hear
-from msp_sdk.models.domain import Evidence, SweptHost
+from msp_sdk.errors import DiscoveryError
+from msp_sdk.models.computer import Computer
+from msp_sdk.models.domain import DIRECTORY_UNREAD, Domain, Evidence, SweptHost
+from msp_sdk.network.own_networks import OwnNetworks, read_own_networks
 from msp_sdk.network.probe import DoorProber
 from msp_sdk.network.resolver import Resolver
 
 # RPC, file sharing, WinRM.
 WINDOWS_DOORS = (135, 445, 5985, 5986)
 WIDEST_PREFIX = 22
-_NARROWEST_PREFIX = 30
-_ROUTE_FIELDS = 8
-_UP, _GATEWAY = 0x1, 0x2
-# Networks of containers, virtual machines and tunnels are not the customer's.
-_NOT_OURS = ("docker", "br-", "virbr", "veth", "tun", "wg", "lo", "cni", "podman")
+# Whoever else knocks at the same pace waits behind these, and no longer.
+_ADDRESSES_AT_ONCE = 64
 
 
 @frozen
-class OwnNetworks:
-    """Where the appliance stands: its subnets, its own addresses, its gateways."""
+class Sweep:
+    """What a look at the own subnets found.
 
-    subnets: tuple[ipaddress.IPv4Network, ...] = ()
-    addresses: frozenset[ipaddress.IPv4Address] = frozenset()
-    gateways: frozenset[ipaddress.IPv4Address] = frozenset()
+    Attributes:
+        hosts: With at least one of Windows' doors open, by address.
+        evidence: What was looked at, and what was not, and why.
+    """
 
-
-def parse_routes(text: str) -> OwnNetworks:
-    """Subnets and gateways of ``/proc/net/route``; what cannot be read is left out."""
-    subnets: list[ipaddress.IPv4Network] = []
-    gateways: set[ipaddress.IPv4Address] = set()
-    for line in text.splitlines()[1:]:
-        words = line.split()
-        if len(words) < _ROUTE_FIELDS or words[0].startswith(_NOT_OURS):
-            continue
-        try:
-            flags = int(words[3], 16)
-            destination, gateway, mask = (_address(words[index]) for index in (1, 2, 7))
-            subnet = ipaddress.IPv4Network(f"{destination}/{mask}")
-        except ValueError:
-            continue
-        if not flags & _UP:
-            continue
-        if flags & _GATEWAY:
-            gateways.add(gateway)
-        elif subnet.prefixlen <= _NARROWEST_PREFIX and subnet not in subnets:
-            subnets.append(subnet)
-    return OwnNetworks(tuple(subnets), gateways=frozenset(gateways))
-
-
-def parse_local_addresses(text: str) -> frozenset[ipaddress.IPv4Address]:
-    """The machine's own addresses of ``/proc/net/fib_trie``."""
-    found: set[ipaddress.IPv4Address] = set()
-    last = ""
-    for line in text.splitlines():
-        words = line.split()
-        if words[:1] == ["|--"] and len(words) > 1:
-            last = words[1]
-        elif words[:3] == ["/32", "host", "LOCAL"]:
-            try:
-                found.add(ipaddress.IPv4Address(last))
-            except ValueError:
-                continue
-    return frozenset(found)
-
-
-def read_own_networks(root: Path = Path("/")) -> OwnNetworks:
-    """The networks of this machine; none where the kernel does not say."""
-    try:
-        networks = parse_routes((root / "proc/net/route").read_text(encoding="ascii", errors="replace"))
-        local = parse_local_addresses((root / "proc/net/fib_trie").read_text(encoding="ascii", errors="replace"))
-    except OSError:
-        return OwnNetworks()
-    return OwnNetworks(networks.subnets, local, networks.gateways)
+    hosts: tuple[SweptHost, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
 
 
 def plan_sweep(networks: OwnNetworks) -> tuple[tuple[str, ...], tuple[Evidence, ...]]:
@@ -102,9 +56,7 @@ def plan_sweep(networks: OwnNetworks) -> tuple[tuple[str, ...], tuple[Evidence, 
     return tuple(addresses), tuple(passed)
 
 
-async def sweep_subnets(
-    prober: DoorProber, resolvers: Sequence[Resolver] = (), *, root: Path = Path("/")
-) -> tuple[tuple[SweptHost, ...], tuple[Evidence, ...]]:
+async def sweep_subnets(prober: DoorProber, resolvers: Sequence[Resolver] = (), *, root: Path = Path("/")) -> Sweep:
     """Look for Windows hosts in the appliance's own subnets.
 
     Args:
@@ -112,35 +64,81 @@ async def sweep_subnets(
         resolvers: Asked for the names of what is found; may be empty.
         root: Where the file system begins.
 
-    Returns:
-        Hosts with at least one of Windows' doors open, by address, and what was looked at and what was not.
+    Raises:
+        DiscoveryError: Our own side could not knock at a single door. Retryable.
     """
     networks = await asyncio.to_thread(read_own_networks, root)
     addresses, passed = plan_sweep(networks)
-    hosts = await sweep_addresses(prober, addresses)
+    hosts, failed_count = await sweep_addresses(prober, addresses)
     named = await asyncio.gather(*(_name(host, resolvers) for host in hosts))
-    looked = Evidence(kinds.SWEEP, "own subnets", f"{len(addresses)} addresses, {len(hosts)} with Windows' doors")
-    return tuple(named), (looked, *passed)
+    said = f"{len(addresses)} addresses, {len(hosts)} with Windows' doors"
+    if failed_count:
+        said += f"; {failed_count} connects failed on our own side"
+    return Sweep(tuple(named), (Evidence(kinds.SWEEP, "own subnets", said), *passed))
 
 
-async def sweep_addresses(prober: DoorProber, addresses: Iterable[str]) -> tuple[SweptHost, ...]:
-    """Knock at Windows' doors of the given addresses; those with one open, in the given order."""
+async def sweep_addresses(prober: DoorProber, addresses: Iterable[str]) -> tuple[tuple[SweptHost, ...], int]:
+    """Knock at Windows' doors of the given addresses.
 
-    async def one(address: str) -> SweptHost | None:
-        knocks = await asyncio.gather(*(prober.knock(address, port) for port in WINDOWS_DOORS))
+    Returns:
+        Those with a door open, in the given order, and how many connects failed on our own side.
+
+    Raises:
+        DiscoveryError: All of them did: nothing is known. Retryable.
+    """
+
+    async def one(address: str) -> tuple[SweptHost | None, int]:
+        async with places:
+            knocks = await asyncio.gather(*(prober.knock(address, port) for port in WINDOWS_DOORS))
         doors = tuple(door.port for door in knocks if door.state == "open")
-        return SweptHost(address, doors) if doors else None
+        return SweptHost(address, doors) if doors else None, sum(door.state == "failed" for door in knocks)
 
+    places = asyncio.Semaphore(_ADDRESSES_AT_ONCE)
     found = await asyncio.gather(*(one(address) for address in addresses))
-    return tuple(host for host in found if host is not None)
+    failed_count = sum(failed for _, failed in found)
+    if found and failed_count == len(found) * len(WINDOWS_DOORS):
+        raise DiscoveryError(
+            "the own subnets could not be looked at: every connect failed on our own side.",
+            code="sweep-failed",
+            remedy="Look at the appliance's limits: open files, memory, local ports.",
+        )
+    return tuple(host for host, _ in found if host is not None), failed_count
+
+
+def judge_swept(
+    hosts: Iterable[SweptHost], domains: Sequence[Domain], computers: Sequence[Computer] | None = None
+) -> tuple[SweptHost, ...]:
+    """Which of the hosts no directory holds, as far as that is known.
+
+    Args:
+        hosts: What a sweep found.
+        domains: What discovery found; their controllers are left out.
+        computers: What all these domains hold, each read in full; None while one of them has not been.
+
+    Returns:
+        The hosts that no directory is known to hold; the reason says whether that is certain.
+    """
+    controllers = {address for domain in domains for each in domain.controllers for address in each.addresses}
+    held = {address for computer in computers or () for address in computer.ip_addresses}
+    names = {name for computer in computers or () for name in _names_of(computer)}
+    left = (
+        host
+        for host in hosts
+        if host.address not in controllers | held
+        and not (host.name and names & {host.name.casefold(), host.name.casefold().partition(".")[0]})
+    )
+    if domains and computers is None:
+        return tuple(evolve(host, reason=DIRECTORY_UNREAD) for host in left)
+    return tuple(left)
+
+
+def _names_of(computer: Computer) -> set[str]:
+    """How reverse DNS may call it: its full name, and its short one under whatever suffix."""
+    full = (computer.fqdn or computer.hostname).casefold()
+    return {full, full.partition(".")[0], computer.sam_account_name.removesuffix("$").casefold()}
 
 
 async def _name(host: SweptHost, resolvers: Sequence[Resolver]) -> SweptHost:
     heard = await hear(resolvers, lambda resolver: resolver.reverse_names(host.address))
     names = heard.first
     return SweptHost(host.address, host.doors, names[0]) if names else host
-
-
-def _address(text: str) -> ipaddress.IPv4Address:
-    """An address as the kernel prints it: the bytes of memory of a little-endian machine, as hex."""
-    return ipaddress.IPv4Address(bytes.fromhex(text)[::-1])

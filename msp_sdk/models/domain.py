@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from attrs import field, frozen
@@ -24,8 +25,9 @@ class DomainController:
         is_global_catalog: None where it has not said; so are the others.
         is_read_only: A read-only controller (RODC).
         is_primary: It holds the PDC emulator role.
-        functional_level: 7 is Windows Server 2016.
-        sasl_mechanisms: As its rootDSE lists them.
+        functional_level: The highest one that it can take part in; 7 is Windows Server 2016.
+        sasl_mechanisms: As its rootDSE lists them; so are the controls, as OIDs.
+        clock_skew_s: How far its clock was ahead of ours when it was looked at (negative: behind).
     """
 
     fqdn: str = field(converter=without_final_dot)
@@ -38,6 +40,8 @@ class DomainController:
     is_primary: bool | None = None
     functional_level: int | None = None
     sasl_mechanisms: tuple[str, ...] = ()
+    supported_controls: tuple[str, ...] = ()
+    clock_skew_s: float | None = None
 
 
 @frozen
@@ -76,6 +80,8 @@ class Domain:
         netbios_name: As a controller says it, never guessed.
         dns_servers: Servers that answered for the domain's own zone, the controllers' own first.
         base_dn: The partition root, as rootDSE says it.
+        functional_level: Of the domain, not of a controller; 7 is Windows Server 2016. None where nobody said it.
+        forest_functional_level: Of the forest.
     """
 
     name: str = field(converter=without_final_dot)
@@ -90,21 +96,29 @@ class Domain:
     confidence: int = 0
     evidence: tuple[Evidence, ...] = ()
     certificates: tuple[SeenCertificate, ...] = ()
+    functional_level: int | None = None
+    forest_functional_level: int | None = None
+
+
+NOT_IN_A_DIRECTORY = "not-in-a-directory"
+# There is a directory that may hold it, and nobody has read all of it yet.
+DIRECTORY_UNREAD = "directory-unread"
 
 
 @frozen
 class SweptHost:
-    """A machine of the appliance's own subnets with Windows' doors open, which no directory has named.
+    """A machine of the appliance's own subnets with Windows' doors open, which no directory is known to hold.
 
     Attributes:
         doors: Its open ports, in rising order; never empty.
         name: As reverse DNS has it; None where it does not.
+        reason: Why it is listed: no directory holds it, or that is not known yet.
     """
 
     address: str
     doors: tuple[int, ...]
     name: str | None = None
-    reason: str = "not-in-a-directory"
+    reason: str = NOT_IN_A_DIRECTORY
 
     @property
     def is_likely_windows(self) -> bool:
@@ -118,17 +132,24 @@ class DomainDiscovery:
 
     Attributes:
         swept: Hosts of our own subnets, when a sweep was asked for.
+        denied: Domains that were known before, of which a DNS server that knew them says now that they do not exist.
     """
 
     domains: tuple[Domain, ...]
     hints: tuple[Hint, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     swept: tuple[SweptHost, ...] = ()
+    denied: tuple[str, ...] = ()
 
     @property
     def best(self) -> Domain | None:
         """The most certain domain, or None when there is none."""
         return self.domains[0] if self.domains else None
+
+    @property
+    def dns_failed(self) -> bool:
+        """No domain was found, and DNS gave no usable answer about a name: there may well be one."""
+        return not self.domains and _dns_failed(self.evidence)
 
 
 @frozen
@@ -147,10 +168,18 @@ class DiscoveredDomain:
     evidence: tuple[Evidence, ...] = ()
     certificates: tuple[SeenCertificate, ...] = ()
     controllers: tuple[DomainController, ...] = ()
+    functional_level: int | None = None
+    forest_functional_level: int | None = None
 
 
 # What evidence says that DNS names a controller which gave no proof of a domain.
 CONTROLLER_FAILED = "rootdse-failed"
+# ... and that no DNS server gave a usable answer about a name, by silence or by an error.
+DNS_UNANSWERED = "dns-unanswered"
+
+
+def _dns_failed(evidence: Iterable[Evidence]) -> bool:
+    return any(entry.kind == DNS_UNANSWERED for entry in evidence)
 
 
 @frozen
@@ -164,6 +193,11 @@ class NothingFound:
     def controllers_silent(self) -> bool:
         """DNS names controllers, and none of them proved itself: there may well be a directory."""
         return any(entry.kind == CONTROLLER_FAILED for entry in self.evidence)
+
+    @property
+    def dns_failed(self) -> bool:
+        """DNS gave no usable answer about a name: there may well be a directory."""
+        return _dns_failed(self.evidence)
 
 
 @frozen
@@ -192,6 +226,8 @@ def render_domain(domain: Domain) -> DiscoveredDomain:
         evidence=domain.evidence,
         certificates=domain.certificates,
         controllers=domain.controllers,
+        functional_level=domain.functional_level,
+        forest_functional_level=domain.forest_functional_level,
     )
 
 

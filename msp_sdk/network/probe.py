@@ -16,6 +16,8 @@ import asyncio
 import errno
 import resource
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Literal
 
 from attrs import frozen
@@ -56,13 +58,39 @@ class Door:
     detail: str = ""
 
 
-class DoorProber:
-    """Knocks at doors, at most so many a second. One instance keeps one pace; use it in one event loop."""
+class Pace:
+    """So many connects a second, and so many at once, for all who share it; use it in one event loop."""
 
     def __init__(self, options: ProbeOptions | None = None) -> None:
-        self.options = options or ProbeOptions()
-        self._slots = asyncio.Semaphore(max(1, min(self.options.concurrency, _descriptors() // 2)))
+        options = options or ProbeOptions()
+        self._per_second = options.connects_per_second
+        self._slots = asyncio.Semaphore(max(1, min(options.concurrency, _descriptors() // 2)))
         self._next_at = 0.0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until it is one's turn to connect, and hold a place while it lasts."""
+        async with self._slots:
+            if self._per_second is not None:
+                now = asyncio.get_running_loop().time()
+                at = max(self._next_at, now)
+                self._next_at = at + 1 / self._per_second
+                if at > now:
+                    await asyncio.sleep(at - now)
+            yield
+
+
+class DoorProber:
+    """Knocks at doors, at most so many a second.
+
+    Args:
+        options: Patience, and the pace where none is given.
+        pace: Shared with others: what trips a firewall is the sum of all connects.
+    """
+
+    def __init__(self, options: ProbeOptions | None = None, *, pace: Pace | None = None) -> None:
+        self.options = options or ProbeOptions()
+        self._pace = pace or Pace(self.options)
 
     async def knock(self, address: str, port: int) -> Door:
         """Connect once, and close.
@@ -71,18 +99,8 @@ class DoorProber:
             address: An IP address; names are not resolved here.
             port: 1 to 65535.
         """
-        async with self._slots:
-            await self._pace()
+        async with self._pace.turn():
             return await _connect(address, port, self.options.timeout_s)
-
-    async def _pace(self) -> None:
-        if self.options.connects_per_second is None:
-            return
-        now = asyncio.get_running_loop().time()
-        at = max(self._next_at, now)
-        self._next_at = at + 1 / self.options.connects_per_second
-        if at > now:
-            await asyncio.sleep(at - now)
 
 
 async def _connect(address: str, port: int, timeout_s: float) -> Door:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import dns.asyncresolver
 import dns.exception
+import dns.message
 import dns.name
 import dns.nameserver
 import dns.rcode
@@ -199,6 +200,10 @@ class Resolver:
         search: Search domains; kept beside the servers for discovery, never appended to a name by itself.
         options: Patience.
 
+    Attributes:
+        has_replied: A server has said something by now, an error included: there is somebody to ask.
+        has_answered: One has said something of use; that it has nothing to say to us (``REFUSED``) is.
+
     Raises:
         ConfigError: A server is no IP address.
     """
@@ -225,6 +230,8 @@ class Resolver:
         except ValueError as error:
             raise ConfigError("a DNS server is not an IP address.", code="bad-resolver") from error
         self._limit = asyncio.Semaphore(_CONCURRENT)
+        self.has_replied = False
+        self.has_answered = False
 
     def each(self) -> tuple[Resolver, ...]:
         """One resolver for each of the servers, so that they can be asked side by side."""
@@ -350,15 +357,20 @@ class Resolver:
         try:
             absolute = _absolute(name)
             async with self._limit:
-                return await self._resolver.resolve(absolute, kind, raise_on_no_answer=False, search=False)
+                answer = await self._resolver.resolve(absolute, kind, raise_on_no_answer=False, search=False)
+            self.has_replied = self.has_answered = True
         except dns.resolver.NXDOMAIN:
+            self.has_replied = self.has_answered = True
             return None
         except dns.exception.Timeout as error:
+            self.has_replied |= any(_responses(error))
             raise DiscoveryError(
                 f"the DNS servers {where} did not answer for {name}.", code="dns-no-answer", remedy="Check the network."
             ) from error
         except dns.resolver.NoNameservers as error:
             code, how = _why_none_served(error)
+            self.has_replied |= any(_responses(error))
+            self.has_answered |= code == "dns-refused"
             raise DiscoveryError(f"the DNS servers {where} {how} for {name}.", code=code) from error
         except (dns.exception.DNSException, UnicodeError, ValueError) as error:
             raise DiscoveryError(
@@ -366,6 +378,7 @@ class Resolver:
             ) from error
         except OSError as error:
             raise DiscoveryError(f"the DNS servers {where} cannot be reached.", code="dns-unreachable") from error
+        return answer
 
 
 def _absolute(name: str) -> dns.name.Name:
@@ -375,10 +388,15 @@ def _absolute(name: str) -> dns.name.Name:
     return dns.name.Name([*(label.encode() for label in name.rstrip(".").split(".")), b""])
 
 
+def _responses(error: dns.exception.DNSException) -> list[dns.message.Message | None]:
+    """What the servers said before the resolver gave up on them; None where one said nothing."""
+    return [failure[4] for failure in error.kwargs.get("errors", ())]
+
+
 def _why_none_served(error: dns.resolver.NoNameservers) -> tuple[str, str]:
     """Code and words. A server that refuses is there, and has nothing to say to us; one without an answer is not."""
     failures = error.kwargs.get("errors", ())
-    responses = [failure[4] for failure in failures]
+    responses = _responses(error)
     if all(isinstance(failure[3], OSError) for failure in failures):
         return "dns-unreachable", "could not be reached"
     if all(response is not None and response.rcode() == dns.rcode.REFUSED for response in responses):

@@ -18,7 +18,7 @@ from attrs import evolve
 from msp_sdk.errors import MspError
 from msp_sdk.models.computer import Computer
 from msp_sdk.models.target import Target
-from msp_sdk.network.probe import Door, DoorProber, ProbeOptions
+from msp_sdk.network.probe import Door, DoorProber, Pace, ProbeOptions
 from msp_sdk.reachability.diagnosis import Diagnosis, diagnose
 
 Host = TypeVar("Host", Computer, Target)
@@ -34,10 +34,14 @@ class ReachabilityProber:
     Args:
         options: Ports, pace and patience.
         resolve: Gives the addresses of a name, for hosts that come without; None means that they have none.
+        pace: Shared with others; None means a pace of its own, as the options say.
     """
 
-    def __init__(self, options: ProbeOptions | None = None, *, resolve: Resolve | None = None) -> None:
+    def __init__(
+        self, options: ProbeOptions | None = None, *, resolve: Resolve | None = None, pace: Pace | None = None
+    ) -> None:
         self._options = options or ProbeOptions()
+        self._pace = pace
         self._resolve = resolve
 
     async def probe(self, hosts: Iterable[Host]) -> AsyncIterator[Host]:
@@ -48,7 +52,7 @@ class ReachabilityProber:
         Args:
             hosts: Computers or targets; may be empty.
         """
-        prober = DoorProber(self._options)
+        prober = DoorProber(self._options, pace=self._pace)
         pending = iter(hosts)
         done: asyncio.Queue[Host | BaseException | None] = asyncio.Queue()
 

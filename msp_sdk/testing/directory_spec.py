@@ -42,7 +42,8 @@ class DirectorySpec:
 
     Attributes:
         hostname: The controller's short name.
-        functional_level: 7 is Windows Server 2016.
+        functional_level: Of the domain; 7 is Windows Server 2016.
+        forest_level: Of the forest; None means the domain's. So does ``controller_level``.
         max_page_size: Answers are cut at this many entries, as Windows does; paging passes it.
         max_val_range: An attribute with more values comes in ranges of so many.
         domain_in_root_dse: What the rootDSE claims, when it is to disagree.
@@ -60,6 +61,8 @@ class DirectorySpec:
     ad_site: str = "Default-First-Site-Name"
     forest: str | None = None
     functional_level: int = 7
+    forest_level: int | None = None
+    controller_level: int | None = None
     max_page_size: int = 1000
     max_val_range: int = 1500
     domain_in_root_dse: str | None = None
@@ -282,8 +285,8 @@ class DirectorySpec:
                 "highestCommittedUSN": self.log.usn,
                 "currentTime": self.clock().strftime("%Y%m%d%H%M%S.0Z"),
                 "domainFunctionality": self.functional_level,
-                "forestFunctionality": self.functional_level,
-                "domainControllerFunctionality": self.functional_level,
+                "forestFunctionality": self.forest_level or self.functional_level,
+                "domainControllerFunctionality": self.controller_level or self.functional_level,
                 "supportedLDAPVersion": (3, 2),
                 "supportedControl": SUPPORTED_CONTROLS,
                 "supportedSASLMechanisms": self.sasl_mechanisms,

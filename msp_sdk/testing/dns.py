@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -110,13 +111,20 @@ class DnsFaults:
 
     Attributes:
         silent: Answer nothing.
-        fail: Answer ``SERVFAIL``.
+        fail: Answer with an error, :attr:`rcode`.
         delay_s: Wait before each answer.
+        only: Which questions, by name with its final dot and kind, are met with silence and errors; None means all.
     """
 
     silent: bool = False
     fail: bool = False
+    rcode: dns.rcode.Rcode = dns.rcode.SERVFAIL
     delay_s: float = 0.0
+    only: Callable[[str, str], bool] | None = None
+
+    def meets(self, question: dns.rrset.RRset) -> bool:
+        """True for a question that goes wrong."""
+        return self.only is None or self.only(str(question.name), dns.rdatatype.to_text(question.rdtype))
 
 
 class DnsServer:
@@ -191,7 +199,7 @@ class DnsServer:
             return None
         self.queries.append((str(question.name), dns.rdatatype.to_text(question.rdtype), way))
         await asyncio.sleep(self.faults.delay_s)
-        if self.faults.silent:
+        if self.faults.silent and self.faults.meets(question):
             return None
         response = self._respond(query, question)
         limit = max(query.payload, _PLAIN_UDP_BYTES) if way == "udp" else 65535
@@ -204,8 +212,8 @@ class DnsServer:
 
     def _respond(self, query: dns.message.Message, question: dns.rrset.RRset) -> dns.message.Message:
         response = dns.message.make_response(query)
-        if self.faults.fail:
-            response.set_rcode(dns.rcode.SERVFAIL)
+        if self.faults.fail and self.faults.meets(question):
+            response.set_rcode(self.faults.rcode)
             return response
         zone = next((zone for zone in self.zones if question.name.is_subdomain(zone.origin)), None)
         if zone is None:

@@ -31,6 +31,7 @@ class Cycle:
             "let-go": self._survey.directory.let_go,
             "discover": self._survey.domains.discover,
             "enumerate": self._survey.directory.enumerate,
+            "sweep": self._survey.subnets.sweep,
             "follow": self._survey.directory.follow,
             "merge-targets": self._survey.merge_targets,
             "deploy": self._deploy,

@@ -111,7 +111,7 @@ class Directories:
         generation = tools.checkin.holdings.wished.get(ENUMERATION, 0)
         is_wished = bool(ENUMERATION in owed(tools.checkin.holdings.wished, tools.completed.completed))
         discovery = self._domains.discovery
-        if discovery is not None and not discovery.domains and is_wished:
+        if discovery is not None and not discovery.domains and not discovery.dns_failed and is_wished:
             # A domain that appears later is read then, although this wish has been answered.
             await self._say_no_domain(generation)
             tools.completed.complete(ENUMERATION, generation)

@@ -8,6 +8,7 @@ from pathlib import Path
 from attrs import frozen
 
 from msp_sdk.discovery.hints import read_hints
+from msp_sdk.network.own_networks import read_own_networks
 from msp_sdk.network.resolver import DnsServer
 from runners.appliance.status import read_subnets
 
@@ -19,6 +20,7 @@ class NetworkMarks:
     names: frozenset[str]
     servers: frozenset[str]
     subnets: tuple[str, ...]
+    subnets_v6: tuple[str, ...] = ()
 
 
 def read_network_marks(
@@ -36,4 +38,5 @@ def read_network_marks(
         names=frozenset(hint.value for hint in hints.names),
         servers=frozenset(() if resolvers else (hint.value for hint in hints.servers)),
         subnets=read_subnets(),
+        subnets_v6=tuple(map(str, read_own_networks(root).subnets_v6)),
     )

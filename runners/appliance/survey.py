@@ -19,6 +19,7 @@ from runners.appliance.directories import Directories
 from runners.appliance.domain_watch import DomainWatch
 from runners.appliance.kept_enumeration import KeptEnumeration
 from runners.appliance.state import ReportedTargets
+from runners.appliance.sweep_watch import SweepWatch
 from runners.appliance.wiring import Tools, report_id
 
 # A host that only people named is knocked at again: when it was out of reach, and when our own side had trouble.
@@ -34,6 +35,7 @@ class Survey:
         self._tools = tools
         self.domains = DomainWatch(tools)
         self.directory = Directories(tools, self.domains)
+        self.subnets = SweepWatch(tools, self.domains, self.directory)
         self.merge: MergeResult | None = None
         self._merged_from: object = None
         self._knock_at: dict[str, float] = {}
@@ -121,7 +123,7 @@ class Survey:
         return max((kept.generation for kept in self.directory.kept), default=answered)
 
     def _walks_alone(self) -> bool:
-        """Discovery found no directory, and a person named hosts: there is work without one."""
+        """Discovery found no directory, or failed too often, and a person named hosts: there is work without one."""
         holdings = self._tools.checkin.holdings
         named = holdings.manual_targets or any(entry.host for entry in holdings.credentials or ())
-        return self.domains.discovery is not None and self.domain is None and bool(named)
+        return self.domains.has_looked and self.domain is None and bool(named)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from attrs import evolve
@@ -16,6 +16,7 @@ from msp_sdk.deployment import AgentDeployer
 from msp_sdk.deployment.package import PackageFile
 from msp_sdk.directory.session import DirectoryOptions
 from msp_sdk.discovery import DiscoveryOptions, DomainDiscoverer
+from msp_sdk.discovery.sweep import Sweep, sweep_subnets
 from msp_sdk.enumeration import ADEnumerator, EnumerationOptions, with_addresses
 from msp_sdk.errors import MspError, StateError
 from msp_sdk.models.checkin import SitePolicy
@@ -26,7 +27,7 @@ from msp_sdk.models.package import AgentPackage
 from msp_sdk.models.provision import Enrolment
 from msp_sdk.models.target import Target
 from msp_sdk.network.logons import LogonLedger
-from msp_sdk.network.probe import ProbeOptions
+from msp_sdk.network.probe import DoorProber, Pace, ProbeOptions
 from msp_sdk.network.resolver import Resolver
 from msp_sdk.provisioning import load_config
 from msp_sdk.provisioning.config import write_atomically
@@ -100,9 +101,13 @@ class Tools:
             options=HttpOptions(ca_file=settings.ca_file, attempts=1),
         )
         self.packages = PackageCache(settings.config.parent / "packages", self.checkin.http)
-        self.discoverer = DomainDiscoverer(
-            options=DiscoveryOptions(resolvers=settings.resolvers, search=settings.search, sweep=settings.sweep)
-        )
+        self.probing = ProbeOptions()
+        # What trips a small site's firewall is the sum of what discovery, sweep and reachability knock at.
+        self.pace = Pace(self.probing)
+        self._discovery = DiscoveryOptions(resolvers=settings.resolvers, search=settings.search, pace=self.pace)
+        self.discoverer = DomainDiscoverer(options=self._discovery)
+        # None where nobody asked for it.
+        self.sweep: Callable[[], Awaitable[Sweep]] | None = self._sweep if settings.sweep else None
         self.domain: Domain | None = None
         self.domains: tuple[Domain, ...] = ()
         # How many check-ins were answered: what is done once after each compares it.
@@ -111,7 +116,6 @@ class Tools:
         self.network_marks: Callable[[], NetworkMarks] = lambda: read_network_marks(settings.resolvers, settings.search)
         self.directory = KeptConnections(self.enumerator)
         self.posted = asyncio.Event()
-        self.probing = ProbeOptions()
         self._credentials = _HeldCredentials(self.checkin)
         self._shells = WindowsShells(self.ledger, policy=self._host_policy, prove=self.prove)
 
@@ -181,19 +185,28 @@ class Tools:
             return Resolver.of_domain(domain.dns_servers)
         return Resolver(self._settings.resolvers or None, search=self._settings.search)
 
+    async def _sweep(self) -> Sweep:
+        """A look at the own subnets, with the names that the network's DNS has for what is found.
+
+        Raises:
+            DiscoveryError: Our own side could not knock at any door. Retryable.
+        """
+        prober = DoorProber(self._discovery.doors, pace=self.pace)
+        return await sweep_subnets(prober, self.resolver_of(self.domain).each())
+
     async def locate(self, domain: Domain, computers: Sequence[Computer]) -> tuple[Computer, ...]:
         """The computers with their addresses, and which of their doors stand open; in their order."""
         placed = await with_addresses(computers, self.resolver_of(domain))
         # A name that DNS gave no answer about is left open: that is not the same as "no address".
         known = [computer for computer in placed if computer.ip_addresses or computer.unreachable_reason]
         found: dict[tuple[str, str], Computer] = {}
-        async for computer in ReachabilityProber(self.probing).probe(known):
+        async for computer in ReachabilityProber(self.probing, pace=self.pace).probe(known):
             found[computer.object_guid, computer.sam_account_name] = computer
         return tuple(found.get((computer.object_guid, computer.sam_account_name), computer) for computer in placed)
 
     async def reach(self, targets: Sequence[Target]) -> tuple[Target, ...]:
         """The targets, each looked up and knocked at now; an address that a person gave stays as it is."""
-        prober = ReachabilityProber(self.probing, resolve=self._addresses)
+        prober = ReachabilityProber(self.probing, resolve=self._addresses, pace=self.pace)
         return tuple([target async for target in prober.probe(_without_found_address(target) for target in targets)])
 
     async def _addresses(self, name: str) -> Sequence[str]:

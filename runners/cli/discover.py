@@ -51,13 +51,14 @@ def _print_domain(domain: Domain) -> None:
     for label, value in (
         ("NetBIOS name", domain.netbios_name or "not said"),
         ("forest", domain.forest),
+        ("levels", f"domain {_level(domain.functional_level)}, forest {_level(domain.forest_functional_level)}"),
         ("our AD site", domain.ad_site or "none: no subnet is defined for our address"),
         ("DNS servers", ", ".join(domain.dns_servers) or "none of its own answers"),
     ):
         print_line(f"  {label:<13} {plain(value)}")
     print_line("  controllers")
     _indent(
-        ("NAME", "SITE", "LEVEL", "IS", "OPEN DOORS", "ADDRESSES"),
+        ("NAME", "SITE", "UP TO", "IS", "OPEN DOORS", "ADDRESSES"),
         (_controller_row(controller) for controller in domain.controllers),
     )
     if domain.certificates:
@@ -73,19 +74,26 @@ def _controller_row(controller: DomainController) -> Sequence[object]:
         ("global catalog", controller.is_global_catalog),
         ("read-only", controller.is_read_only),
     )
-    level = controller.functional_level
     return (
         f"{controller.fqdn}:{controller.port}",
         controller.ad_site,
-        None if level is None else _LEVELS.get(level, str(level)),
+        None if controller.functional_level is None else _level(controller.functional_level),
         ", ".join(name for name, held in roles if held) or None,
         " ".join(map(str, controller.doors)) or None,
         " ".join(controller.addresses) or None,
     )
 
 
+def _level(level: int | None) -> str:
+    """A functional level as Microsoft calls it."""
+    return "not said" if level is None else _LEVELS.get(level, str(level))
+
+
 def _print_nothing(found: DomainDiscovery) -> None:
-    print_line("no domain was found. That is a result: targets can be named by hand, with credentials of their own.")
+    if found.dns_failed:
+        print_line("no domain was found, and DNS gave no usable answer: whether there is one is not known.")
+    else:
+        print_line("no domain was found. That is a result: targets can be named by hand, with their own credentials.")
     if found.hints:
         print_line("  names that were asked for")
         _indent((), ((hint.value, hint.source) for hint in found.hints))
@@ -94,17 +102,20 @@ def _print_nothing(found: DomainDiscovery) -> None:
 
 
 def _print_swept(hosts: Sequence[SweptHost], evidence: Iterable[Evidence]) -> None:
+    from msp_sdk.models.domain import NOT_IN_A_DIRECTORY
+
     print_line("Windows' doors in our own subnets")
     _indent((), ((entry.source, entry.detail) for entry in evidence if entry.kind.startswith("sweep")))
     if hosts:
         _indent(
-            ("ADDRESS", "NAME", "OPEN DOORS", "IS"),
+            ("ADDRESS", "NAME", "OPEN DOORS", "IS", "DIRECTORY"),
             (
                 (
                     host.address,
                     host.name,
                     " ".join(map(str, host.doors)),
                     "Windows" if host.is_likely_windows else "shares files: Windows, or a storage box",
+                    "none holds it" if host.reason == NOT_IN_A_DIRECTORY else "not read yet",
                 )
                 for host in hosts
             ),

@@ -63,6 +63,9 @@ def judge(told, samba):
     assert controller["is_primary"] is True
     assert domain["dns_servers"] == [DNS]
     assert domain["certificates"] == [{"controller": f"dc1.{DOMAIN}", "sha256": samba.certificate_sha256}]
+    assert domain["functional_level"] is not None
+    assert domain["forest_functional_level"] is not None
+    assert controller["supported_controls"]
     assert domain["confidence"] == 100
     return domain
 
@@ -152,11 +155,15 @@ def test_a_sweep_that_was_asked_for_lists_the_windows_hosts_beside_us(lab):
     assert (host["address"], host["doors"], host["reason"]) == (address, [5985], "not-in-a-directory")
 
 
-def test_msp_discover_takes_less_than_three_seconds(lab, benchmark):
-    # Run by --benchmark-only: the start of the interpreter is part of it, the lease is not.
+def test_time_of_msp_discover_from_a_lease_alone(lab, samba, benchmark, capsys):
+    # Run by `nox -s bench -- discovery`: the start of the interpreter is part of it, the lease is not. Aim: 3 s.
     need("udhcpc")
-    took_s = []
+    told = []
     with lab.server(f"--dhcp-option=6,{DNS}", f"--dhcp-option=15,{DOMAIN}"):
-        benchmark.pedantic(lambda: took_s.append(lab.discover("udhcpc", "--json").took_s), rounds=5)
+        benchmark.pedantic(lambda: told.append(lab.discover("udhcpc", "--json")), rounds=5)
+    for one in told:
+        judge(one, samba)
+    took_s = sorted(one.took_s for one in told)
     benchmark.extra_info["seconds"] = took_s
-    assert max(took_s) < 3
+    with capsys.disabled():
+        print(f"\nmsp discover --json, nothing but DHCP: {', '.join(f'{seconds:.2f}' for seconds in took_s)} s")  # noqa: T201 (a bench says what it found)

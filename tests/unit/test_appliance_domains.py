@@ -163,6 +163,8 @@ def test_what_flaps_makes_no_report_and_is_told_with_the_next_true_change(script
             return evolve(found, domains=(evolve(domain, controllers=tuple(map(change, domain.controllers))),))
 
         assert essence(with_controllers(lambda entry: evolve(entry, doors=(389,)))) == essence(found)
+        assert essence(with_controllers(lambda entry: evolve(entry, clock_skew_s=3.0))) == essence(found)
+        assert essence(with_controllers(lambda entry: evolve(entry, supported_controls=("1.2",)))) == essence(found)
         assert essence(with_controllers(lambda entry: evolve(entry, is_read_only=True))) != essence(found)
         assert essence(evolve(found, domains=())) != essence(found)
 

@@ -159,6 +159,10 @@ def test_a_renewed_lease_is_the_same_network_and_another_domain_or_server_is_not
     for change in ({"dns": "10.0.0.2"}, {"domain": "other.example"}, {"text": "nameserver 10.9.9.9\n"}):
         write(**change)  # type: ignore[arg-type]
         assert read_network_marks(root=tmp_path) != before
+    write()
+    (tmp_path / "proc/net").mkdir(parents=True)
+    (tmp_path / "proc/net/if_inet6").write_text("20010db8000100020000000000000010 02 40 00 00 eth0\n")
+    assert read_network_marks(root=tmp_path) != before
 
 
 def test_what_a_person_set_is_the_network_whatever_the_lease_says(tmp_path: Path) -> None:

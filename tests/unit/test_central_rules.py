@@ -13,7 +13,7 @@ from central_app.bodies import check_plain
 from central_app.checkin.store import Work, settle
 from central_app.computers.scope import read_scope
 from central_app.credentials.delivery import lease_is_free, next_state
-from central_app.dashboard.directory_view import make_domains, make_tried
+from central_app.dashboard.directory_view import make_domains, make_swept, make_tried
 from central_app.dashboard.view import make_figures, make_reasons
 from central_app.problems import ProblemError, respond_to
 from central_app.settings import check_bind, cookie_is_secure, make_settings
@@ -27,6 +27,7 @@ from msp_sdk.models.domain import (
     Evidence,
     Hint,
     NothingFound,
+    SweptHost,
 )
 from msp_sdk.models.reason import REASONS
 from msp_sdk.models.site import PROGRESS, DeploymentStatus, StatusDetails
@@ -230,6 +231,15 @@ def test_the_page_lists_each_domain_once_the_surest_first_with_what_is_known_of_
         ("DC1.corp.example", "HQ", "global catalog, Kerberos, LDAP, 9999"),
         ("dc2.corp.example", "", ""),
     ]
+
+
+def test_the_page_tells_hosts_of_no_directory_from_those_that_nobody_has_compared_yet():
+    def report(reason):
+        return DiscoveryReport("d", swept=(SweptHost("10.0.0.8", (5985,), "kiosk.lan", reason),))
+
+    newest_first = [report("not-in-a-directory"), report("directory-unread")]
+    assert make_swept(newest_first) == ("kiosk.lan (10.0.0.8)",)
+    assert make_swept(newest_first, "directory-unread") == ()
 
 
 def test_the_page_says_what_was_tried_where_nothing_was_found():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -242,6 +245,52 @@ async def test_the_only_controller_within_reach_is_found_though_many_dead_ones_c
         # It is the first one to be tried from now on.
         assert domain.controllers[0].fqdn == ldap.fqdn
         assert [one.fqdn for one in domain.controllers if one.doors] == [ldap.fqdn]
+
+
+async def test_hung_controllers_do_not_hold_up_the_one_that_is_well():
+    # They take connections and never answer; without rounds that overlap this takes minutes.
+    async with AsyncExitStack() as stack:
+        dns, zone, ldap = await stack.enter_async_context(estate())
+        zone.remove("_ldap._tcp.dc._msdcs")
+        zone.remove("_ldap._tcp")
+        for number in range(20):
+            hung = stack.enter_context(socket.socket())
+            hung.bind(("127.0.0.1", 0))
+            hung.listen()
+            zone.add("_ldap._tcp.dc._msdcs", "SRV", f"0 100 {hung.getsockname()[1]} hung{number}.{DOMAIN}.")
+            zone.add_address(f"hung{number}", "127.0.0.1")
+        zone.add("_ldap._tcp.dc._msdcs", "SRV", f"9 100 {ldap.port} {ldap.fqdn}.")
+        patient = evolve(QUICK.directory, receive_timeout_s=30)
+        options = evolve(QUICK, resolvers=(dns.server,), search=(DOMAIN,), directory=patient)
+        async with asyncio.timeout(20):
+            domain = (await DomainDiscoverer(options=options).discover()).best
+        assert domain is not None
+        assert domain.controllers[0].fqdn == ldap.fqdn
+
+
+async def test_the_levels_of_domain_and_forest_are_told_beside_the_controllers():
+    zone = DnsZone(DOMAIN)
+    async with DnsServer(zone) as dns, controller(zone, "dc1", "127.0.0.1") as (ldap, _):
+        ldap.spec.functional_level, ldap.spec.forest_level, ldap.spec.controller_level = 6, 5, 10
+        domain = (await discover(dns)).best
+        assert domain is not None
+        assert (domain.functional_level, domain.forest_functional_level) == (6, 5)
+        (one,) = domain.controllers
+        assert one.functional_level == 10
+        assert "1.2.840.113556.1.4.319" in one.supported_controls
+        assert one.clock_skew_s is not None
+        assert abs(one.clock_skew_s) < 60
+        assert render_domain(domain).forest_functional_level == 5
+
+
+async def test_a_site_whose_own_records_cannot_be_had_says_so():
+    zone = DnsZone(DOMAIN)
+    async with DnsServer(zone) as dns, controller(zone, "dc1", "127.0.0.1", sites={"127.0.0.0/8": "Basel"}):
+        dns.faults.fail = True
+        dns.faults.only = lambda name, _: "Basel" in name
+        discovery = await discover(dns)
+        assert discovery.best is not None
+        assert any("Basel" in detail for detail in details(discovery, "dns-failed"))
 
 
 async def test_a_stranger_with_a_nonsensical_name_is_no_domain(tmp_path):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+import dns.rcode
 import pytest
 from attrs import evolve
 
 from msp_sdk.discovery import DiscoveryOptions, DomainDiscoverer
-from msp_sdk.discovery.discoverer import is_near
+from msp_sdk.discovery.controllers import Onlooker
+from msp_sdk.discovery.walk import Walk, near
 from msp_sdk.errors import ConfigError, DiscoveryError
 from msp_sdk.models.domain import (
     make_discovery_report,
 )
+from msp_sdk.network.own_networks import OwnNetworks
 from msp_sdk.network.resolver import Resolver, render_server
 from msp_sdk.testing.directory import DirectorySpec
 from msp_sdk.testing.dns import DnsServer, DnsZone
@@ -78,7 +81,24 @@ async def test_the_reverse_name_of_a_dns_server_is_a_hint(tmp_path):
     [("10.0.0.1", True), ("fd00::1", True), ("fe80::1%eth0", True), ("9.9.9.9", False), ("2620:fe::fe", False)],
 )
 async def test_a_public_resolver_is_never_asked_as_a_controller(server, near):
-    assert is_near(server) is near
+    assert OwnNetworks().is_near(server) is near
+
+
+async def test_a_dns_server_that_is_not_asked_as_a_controller_is_named(tmp_path):
+    async with DnsServer() as server:
+        # The address of a public resolver, which is not asked anything: no packet leaves this machine.
+        resolver = Resolver([server.server], options=QUICK.dns)
+        networks = OwnNetworks()
+        assert near([resolver], networks) == [resolver]
+        public = Resolver([("9.9.9.9", 53)])
+        onlooker = Onlooker(QUICK)
+        walk = Walk([resolver], networks, onlooker, QUICK, {})
+        far = Walk([public], networks, onlooker, QUICK, {})
+        await far.run((), follows_servers=True)
+        await walk.run((), follows_servers=True)
+        onlooker.close()
+        assert [(item.kind, item.source) for item in far.evidence] == [("not-asked-as-controller", "9.9.9.9")]
+        assert "not-asked-as-controller" not in {item.kind for item in walk.evidence}
 
 
 async def test_entra_is_named_and_is_neither_proof_nor_domain():
@@ -92,6 +112,16 @@ async def test_entra_is_named_and_is_neither_proof_nor_domain():
         assert details(discovery, "entra-hint") == [
             "enterpriseregistration.contoso.test is enterpriseregistration.windows.net"
         ]
+
+
+async def test_entra_is_not_asked_for_above_the_suffix_of_a_lease(tmp_path):
+    # A provider's own organisation is not the clinic's.
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/resolv.conf").write_text("search clinic.provider.test\n")
+    async with DnsServer() as server:
+        await DomainDiscoverer(options=evolve(QUICK, root=tmp_path, resolvers=(server.server,), ldap_port=1)).discover()
+        assert server.count("enterpriseregistration.clinic.provider.test")
+        assert not server.count("enterpriseregistration.provider.test")
 
 
 async def test_the_domains_own_servers_are_named_before_whoever_forwards():
@@ -150,6 +180,61 @@ async def test_a_dns_that_lies_does_not_hide_the_one_that_tells_the_truth():
         assert domain.dns_servers == (render_server(dns.server),)
 
 
+async def test_a_slow_dns_that_tells_the_truth_is_waited_for_when_the_quick_one_lies():
+    async with estate() as (dns, _, ldap), DnsServer(Liar(389)) as liar:
+        dns.faults.delay_s = 0.4
+        options = evolve(QUICK, resolvers=(liar.server, dns.server), search=(DOMAIN,))
+        domain = (await DomainDiscoverer(options=options).discover()).best
+        assert domain is not None
+        assert [one.fqdn for one in domain.controllers] == [ldap.fqdn]
+
+
+async def test_names_that_controllers_lead_to_are_asked_for_though_the_network_hints_at_too_many(tmp_path):
+    async with estate() as (dns, _, ldap):
+        (tmp_path / "etc").mkdir()
+        names = " ".join(f"n{number}.test" for number in range(20))
+        (tmp_path / "etc/resolv.conf").write_text(f"search {names}\n")
+        options = evolve(QUICK, root=tmp_path, resolvers=(dns.server,), ldap_port=ldap.port)
+        discovery = await DomainDiscoverer(options=options).discover()
+        assert [domain.name for domain in discovery.domains] == [DOMAIN]
+        (told,) = [item.source for item in discovery.evidence if item.kind == "not-asked"]
+        assert told == "n16.test, n17.test, n18.test, n19.test"
+
+
+async def test_dns_servers_that_are_too_many_are_named(tmp_path):
+    async with DnsServer() as server:
+        servers = (server.server, *(("127.0.0.1", 20000 + number) for number in range(9)))
+        options = evolve(QUICK, root=tmp_path, resolvers=servers, ldap_port=1)
+        discovery = await DomainDiscoverer(options=options).discover()
+        (told,) = [item.source for item in discovery.evidence if item.kind == "not-asked"]
+        assert told == "127.0.0.1:20007, 127.0.0.1:20008"
+
+
+async def test_a_known_domain_is_found_at_its_own_dns_though_the_network_names_a_router_now(tmp_path):
+    # Lesson 19.
+    zone = DnsZone(DOMAIN)
+    async with DnsServer(zone) as own, DnsServer() as router, controller(zone, "dc1", "127.0.0.1"):
+        known = (await discover(own)).best
+        assert known is not None
+        options = evolve(QUICK, root=tmp_path, resolvers=(router.server,), ldap_port=1)
+        discovery = await DomainDiscoverer(options=options).discover([known])
+        assert discovery.best is not None
+        assert (discovery.best.name, discovery.denied) == (DOMAIN, ())
+        assert discovery.hints == ()
+
+
+async def test_only_a_dns_server_that_knew_a_domain_can_deny_it(tmp_path):
+    zone = DnsZone(DOMAIN)
+    async with DnsServer(zone) as own, DnsServer() as router, controller(zone, "dc1", "127.0.0.1"):
+        known = (await discover(own)).best
+        assert known is not None
+        options = evolve(QUICK, root=tmp_path, resolvers=(router.server,), ldap_port=1)
+        own.faults.silent = True
+        assert (await DomainDiscoverer(options=options).discover([known])).denied == ()
+        own.faults.silent, own.zones = False, ()
+        assert (await DomainDiscoverer(options=options).discover([known])).denied == (DOMAIN,)
+
+
 async def test_a_silent_server_does_not_hide_the_one_that_answers(tmp_path):
     async with estate() as (dns, _, _ldap), DnsServer() as silent:
         silent.faults.silent = True
@@ -186,11 +271,47 @@ async def test_a_controller_that_holds_another_domain_proves_nothing_for_this_on
 
 async def test_dns_that_cannot_be_asked_at_all_is_an_error_and_not_an_empty_result():
     async with estate() as (dns, _, _ldap):
-        for fault in ("silent", "fail"):
-            setattr(dns.faults, fault, True)
-            with pytest.raises(DiscoveryError) as caught:
-                await discover(dns)
-            assert caught.value.retryable
+        dns.faults.silent = True
+        with pytest.raises(DiscoveryError) as caught:
+            await discover(dns)
+        assert (caught.value.code, caught.value.retryable) == ("dns-unreachable", True)
+
+
+@pytest.mark.parametrize("rcode", [dns.rcode.SERVFAIL, dns.rcode.NOTIMP])
+async def test_dns_that_answers_with_errors_leaves_it_open_whether_there_is_a_directory(rcode):
+    # Lesson 59: the walk goes on; lesson 24: it is not told as "no directory".
+    async with estate() as (server, _, _ldap):
+        server.faults.fail, server.faults.rcode = True, rcode
+        discovery = await discover(server)
+        assert discovery.domains == ()
+        assert discovery.dns_failed
+        assert details(discovery, "dns-unanswered") == ["no DNS server gives a usable answer about it"]
+        report = make_discovery_report("r1", discovery)
+        assert report.nothing_found is not None
+        assert report.nothing_found.dns_failed
+
+
+@pytest.mark.parametrize("fault", ["fail", "silent"])
+async def test_dns_that_answers_everything_but_srv_can_be_asked_and_leaves_it_open(tmp_path, fault):
+    # Lesson 59: cheap routers.
+    reverse = DnsZone("127.in-addr.arpa")
+    async with DnsServer(reverse) as router:
+        reverse.add("1.0.0", "PTR", "router.clinic.test.")
+        setattr(router.faults, fault, True)
+        router.faults.only = lambda _, kind: kind == "SRV"
+        options = evolve(QUICK, root=tmp_path, resolvers=(router.server,), ldap_port=1)
+        discovery = await DomainDiscoverer(options=options).discover()
+        assert discovery.dns_failed
+        assert [item.source for item in discovery.evidence if item.kind == "dns-unanswered"] == ["clinic.test"]
+
+
+async def test_dead_dns_beside_a_sweep_is_no_missing_directory(tmp_path):
+    async with DnsServer() as dead:
+        dead.faults.silent = True
+        options = evolve(QUICK, root=tmp_path, resolvers=(dead.server,), ldap_port=1, sweep=True)
+        discovery = await DomainDiscoverer(options=options).discover()
+        assert discovery.dns_failed
+        assert "sweep" in kinds(discovery)
 
 
 async def test_a_dns_server_that_is_not_there_is_an_error_though_no_name_is_known(tmp_path):
@@ -236,10 +357,18 @@ async def test_dns_servers_of_leases_are_asked_too_unless_a_person_set_some(tmp_
 
 async def test_a_machine_without_any_hint_finds_nothing_and_says_so(tmp_path):
     # Lesson 59: "no directory" is a result.
-    options = evolve(QUICK, root=tmp_path)
-    discovery = await DomainDiscoverer(options=options).discover()
+    async with DnsServer() as server:
+        options = evolve(QUICK, root=tmp_path, resolvers=(server.server,), ldap_port=1)
+        discovery = await DomainDiscoverer(options=options).discover()
     assert discovery.domains == ()
-    assert kinds(discovery) == {"no-hint"}
+    assert not discovery.dns_failed
+    assert kinds(discovery) == {"asked-as-controller", "no-reverse-name", "no-hint"}
+
+
+async def test_a_machine_that_knows_no_dns_server_could_ask_nobody(tmp_path):
+    with pytest.raises(DiscoveryError) as caught:
+        await DomainDiscoverer(options=evolve(QUICK, root=tmp_path)).discover()
+    assert caught.value.code == "no-dns-server"
 
 
 async def test_a_hint_without_any_dns_server_is_an_error(tmp_path):

@@ -51,6 +51,12 @@ def status(facts: SiteFacts = READY, **changes: object) -> DeploymentStatus:
     return deployment_status(evolve(facts, **changes))
 
 
+def test_dns_that_gave_no_usable_answer_is_what_a_site_waits_for() -> None:
+    # Lesson 59.
+    asked = status(SiteFacts(approved_appliances_count=1, dns_failed=True))
+    assert (asked.phase, asked.details.awaiting) == ("discovering", ("discovery:dns-failed",))
+
+
 def test_a_site_where_everything_is_done_is_complete() -> None:
     found = status()
     assert (found.phase, found.progress, found.details.awaiting) == ("complete", 100, ())

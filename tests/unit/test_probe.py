@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
-from msp_sdk.network.probe import DoorProber, ProbeOptions
+from msp_sdk.network.probe import DoorProber, Pace, ProbeOptions
 
 FAST = ProbeOptions(timeout_s=0.4, connects_per_second=None)
 
@@ -73,6 +73,20 @@ def test_connects_are_paced():
         prober = DoorProber(ProbeOptions(timeout_s=1, connects_per_second=100, concurrency=50))
         begun = time.monotonic()
         await asyncio.gather(*(prober.knock("127.0.0.1", port) for _ in range(20)))
+        return time.monotonic() - begun
+
+    assert asyncio.run(knock_all()) >= 0.18
+
+
+def test_all_who_share_a_pace_are_paced_together():
+    port = closed_port()
+
+    async def knock_all() -> float:
+        options = ProbeOptions(timeout_s=1, connects_per_second=100)
+        pace = Pace(options)
+        probers = [DoorProber(options, pace=pace) for _ in range(4)]
+        begun = time.monotonic()
+        await asyncio.gather(*(prober.knock("127.0.0.1", port) for prober in probers for _ in range(5)))
         return time.monotonic() - begun
 
     assert asyncio.run(knock_all()) >= 0.18
