@@ -25,11 +25,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from attrs import field, frozen
 
 from msp_sdk.testing.certificates import EstateCA
 from tests.lab.cache import unpack_or_build
+from tests.real import do_without
 
 HERE = Path(__file__).parent
 SAMBA_DATABASE = HERE / "samba_database.py"
@@ -110,12 +110,6 @@ def _missing() -> str | None:
     return None
 
 
-def _need_real(reason: str) -> None:
-    if os.environ.get("MSP_REQUIRE_REAL") == "1":
-        pytest.fail(f"MSP_REQUIRE_REAL=1, but {reason}.")
-    pytest.skip(f"no Samba domain controller: {reason}")
-
-
 @contextmanager
 def samba_controller(*, computers: int = 0) -> Iterator[SambaLab]:
     """A running controller, or the test is skipped with the reason.
@@ -126,7 +120,7 @@ def samba_controller(*, computers: int = 0) -> Iterator[SambaLab]:
     """
     reason = _missing()
     if reason is not None:
-        _need_real(reason)
+        do_without(f"there is no Samba domain controller: {reason}")
     _sweep()
     with ExitStack() as stack:
         yield _start(stack, computers)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,8 @@ CLIENTS = {
     "dhcpcd": "dhcpcd -4 -1 -w -t 10 --noarp --nobackground $CABLE & for i in $(seq 100); do"
     " ls /var/lib/dhcpcd/*.lease >/dev/null 2>&1 && break; sleep 0.1; done; sleep 0.5",
 }
-PROGRAMS = {"udhcpc": "udhcpc", "dhclient": "dhclient", "dhcpcd": "dhcpcd"}
+PROGRAMS = ("dnsmasq", "unshare", "ss")
+"""Needed beside a client; a client's program has its name."""
 
 
 @frozen
@@ -205,11 +205,6 @@ class DhcpLab:
             for pid in listed.stdout.split():
                 subprocess.run(["kill", pid], capture_output=True, check=False)
             time.sleep(0.05)
-
-
-def missing(programs: Sequence[str]) -> str | None:
-    """Which program is not here, or None."""
-    return next((program for program in programs if shutil.which(program) is None), None)
 
 
 @contextmanager

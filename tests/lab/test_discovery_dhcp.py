@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 
 import pytest
 
 from tests.lab import dhcp_lab
+from tests.real import need
 
 pytestmark = pytest.mark.samba
 
@@ -18,9 +18,7 @@ SITE = "Default-First-Site-Name"
 
 @pytest.fixture(scope="module")
 def lab(samba):
-    gone = dhcp_lab.missing(["dnsmasq", "unshare", "ss"])
-    if gone is not None:
-        skip(gone)
+    need(*dhcp_lab.PROGRAMS)
     define_site(samba)
     with dhcp_lab.open_dhcp_lab(samba.namespace) as opened:
         yield opened
@@ -37,17 +35,6 @@ def define_site(samba):
         capture_output=True,
         stdin=subprocess.DEVNULL,
     )
-
-
-def skip(program):
-    if os.environ.get("MSP_REQUIRE_REAL") == "1":
-        pytest.fail(f"MSP_REQUIRE_REAL=1, but {program} is not installed.")
-    pytest.skip(f"{program} is not installed")
-
-
-def need(client):
-    if dhcp_lab.missing([dhcp_lab.PROGRAMS[client]]) is not None:
-        skip(client)
 
 
 def judge(told, samba):
