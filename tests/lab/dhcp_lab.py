@@ -207,6 +207,19 @@ class DhcpLab:
             time.sleep(0.05)
 
 
+def define_site(folder: Path, ad_site: str) -> None:
+    """Tell a controller's directory which site the client's subnet belongs to; it is read at the next ping."""
+    subprocess.run(
+        [
+            *("/usr/bin/python3", "/usr/bin/samba-tool", "sites", "subnet", "create", SUBNET, ad_site),
+            *("-H", f"tdb://{folder}/private/sam.ldb", f"--configfile={folder}/etc/smb.conf"),
+        ],
+        check=True,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
 @contextmanager
 def open_dhcp_lab(controller: str) -> Iterator[DhcpLab]:
     """Lay the cable between the controller's namespace and a new one."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
 from tests.lab import dhcp_lab
@@ -19,22 +17,9 @@ SITE = "Default-First-Site-Name"
 @pytest.fixture(scope="module")
 def lab(samba):
     need(*dhcp_lab.PROGRAMS)
-    define_site(samba)
+    dhcp_lab.define_site(samba.folder, SITE)
     with dhcp_lab.open_dhcp_lab(samba.namespace) as opened:
         yield opened
-
-
-def define_site(samba):
-    """Tell the directory which site the client's subnet belongs to; it is read at the next ping."""
-    subprocess.run(
-        [
-            *("/usr/bin/python3", "/usr/bin/samba-tool", "sites", "subnet", "create", dhcp_lab.SUBNET, SITE),
-            *("-H", f"tdb://{samba.folder}/private/sam.ldb", f"--configfile={samba.folder}/etc/smb.conf"),
-        ],
-        check=True,
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-    )
 
 
 def judge(told, samba):
@@ -137,13 +122,3 @@ def test_a_sweep_that_was_asked_for_lists_the_windows_hosts_beside_us(lab):
     assert told.document["domains"] == []
     (host,) = told.document["swept"]
     assert (host["address"], host["doors"], host["reason"]) == (address, [5985], "not-in-a-directory")
-
-
-def test_msp_discover_takes_less_than_three_seconds(lab, benchmark):
-    # Run by --benchmark-only: the start of the interpreter is part of it, the lease is not.
-    need("udhcpc")
-    took_s = []
-    with lab.server(f"--dhcp-option=6,{DNS}", f"--dhcp-option=15,{DOMAIN}"):
-        benchmark.pedantic(lambda: took_s.append(lab.discover("udhcpc", "--json").took_s), rounds=5)
-    benchmark.extra_info["seconds"] = took_s
-    assert max(took_s) < 3
