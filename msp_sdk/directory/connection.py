@@ -4,7 +4,8 @@ ldap3 connects and encodes filters and requests. What the controller sends is re
 :mod:`msp_sdk.directory.ber` alone. ldap3's own ``bind`` and ``search`` are not used: they open a lost connection anew,
 unverified and without TLS, and would send a password there; this one is never opened twice.
 
-* Connecting has a deadline, and so has each message, however slowly its bytes trickle in.
+* Connecting has a deadline, and so has each message, however slowly its bytes trickle in, and each wait for an
+  answer, whatever else comes meanwhile. What waits to be read is bounded.
 * Several requests may be under way; each message goes to the request whose number it carries, and one that nobody
   sent for ends the connection.
 * Every foreign exception becomes one of ``msp_sdk.errors``; after any of them the connection is closed.
@@ -17,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from attrs import field, frozen
@@ -36,6 +37,8 @@ from msp_sdk.models.reason import reason
 
 UNREACHABLE = "unreachable-controller"
 _RECEIVE_BYTES = 262_144
+# More than this is not waiting to be read, however large the pages are: it is a controller that means us harm.
+_WAITING_BYTES = 128 * 1024 * 1024
 _GOOD_BYE_S = 1.0
 _GLANCE_S = 0.001
 
@@ -46,6 +49,7 @@ class DirectoryOptions:
 
     Attributes:
         receive_timeout_s: How long one message may take.
+        answer_timeout_s: How long a whole answer may take, a page for instance; over a slow line that is minutes.
         ca_pems: CAs that are trusted beside those of the credential (a site's ``trusted_cas``).
         allow_ntlm: NTLM, sealed, where Kerberos and TLS do not apply.
         doors: Which ways in a logon may use at all.
@@ -53,6 +57,7 @@ class DirectoryOptions:
 
     connect_timeout_s: float = 5.0
     receive_timeout_s: float = 30.0
+    answer_timeout_s: float = 600.0
     page_size: int = 1000
     ldaps_port: int = LDAPS_PORT
     ca_pems: tuple[str, ...] = ()
@@ -91,6 +96,7 @@ class Link:
         door: How.
         stream: The socket; a logon that seals puts its layer in its place.
         certificate: The peer's certificate (DER) on this very connection; None without TLS.
+        answer_timeout_s: How long a whole answer may take.
     """
 
     def __init__(self, controller: DomainController, door: Door, stream: Stream, options: DirectoryOptions) -> None:
@@ -99,11 +105,13 @@ class Link:
         self.stream = stream
         self.certificate: bytes | None = None
         self.closed = False
+        self.answer_timeout_s = options.answer_timeout_s
         self._patience_s = options.receive_timeout_s
         self._framer = Framer()
         self._last_id = 0
         # What came for requests that are under way; those whose answers nobody waits for.
         self._inbox: dict[int, list[Message]] = {}
+        self._waiting_bytes = 0
         self._abandoned: set[int] = set()
 
     @property
@@ -138,22 +146,32 @@ class Link:
         waiting = self._inbox.get(message_id)
         if waiting is None:
             raise broken(self, "nothing is under way")
+        deadline = time.monotonic() + self.answer_timeout_s
         while not waiting:
+            if time.monotonic() > deadline:
+                self.close()
+                raise broken(self, "it sends everything but the answer")
             self._fill()
         self._inbox[message_id] = []
+        self._waiting_bytes -= _size_of(waiting)
         return waiting
 
     def done(self, message_id: int) -> None:
         """Forget a request whose last message came."""
-        self._inbox.pop(message_id, None)
+        self._forget(message_id)
 
     def abandon(self, message_id: int) -> None:
         """Wait no longer for a request; what still comes of it is passed over. It never raises."""
-        if self._inbox.pop(message_id, None) is None or self.closed:
+        if not self._forget(message_id) or self.closed:
             return
         self._abandoned.add(message_id)
         with contextlib.suppress(DirectoryError):
-            self._inbox.pop(self.send(ber.encode_abandon(message_id)), None)
+            self._forget(self.send(ber.encode_abandon(message_id)))
+
+    def _forget(self, message_id: int) -> bool:
+        waiting = self._inbox.pop(message_id, None)
+        self._waiting_bytes -= _size_of(waiting or ())
+        return waiting is not None
 
     def ask(self, operation: bytes, controls: Sequence[Control] = ()) -> Message:
         """Send a request that is answered by one message, and return that.
@@ -235,6 +253,9 @@ class Link:
             waiting = self._inbox.get(message.message_id)
             if waiting is not None:
                 waiting.append(message)
+                self._waiting_bytes += len(message.data)
+                if self._waiting_bytes > _WAITING_BYTES:
+                    raise WireError("more came than anybody asked for.")
             elif message.message_id not in self._abandoned:
                 self._unexpected(message)
 
@@ -379,6 +400,10 @@ def _error(controller: DomainController, door: Door, code: str, text: str, *, re
         remedy=reason(code).remedy,
         context={"controller": controller.fqdn, "door": f"{door.kind} {door}"},
     )
+
+
+def _size_of(messages: Iterable[Message]) -> int:
+    return sum(len(message.data) for message in messages)
 
 
 def _close_quietly(stream: Any) -> None:

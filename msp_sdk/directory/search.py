@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
@@ -35,7 +36,9 @@ _STUCK_ROUNDS_COUNT = 50
 _EMPTY_ROUNDS_COUNT = 10_000
 _ROUNDS_COUNT = 100_000
 _PIECE_COUNT = 100
-_ROUND_BYTES = 256 * 1024 * 1024
+_ROUND_BYTES = 128 * 1024 * 1024
+# How much of a round may be something else than entries.
+_OTHERS_COUNT = 10_000
 _RANGES_COUNT = 1000
 
 
@@ -171,9 +174,12 @@ class Searcher:
     def _collect(self, message_id: int, messages: list[Message], limit_count: int | None) -> Result:
         """Take the entries of one answer as they come, until its end."""
         link = self.link
-        size = 0
+        size = others_count = 0
+        deadline = time.monotonic() + link.answer_timeout_s
         while True:
             came = link.receive(message_id)
+            if time.monotonic() > deadline:
+                raise WireError("an answer has no end.")
             for message in came:
                 if message.tag == ber.SEARCH_ENTRY:
                     messages.append(message)
@@ -187,6 +193,10 @@ class Searcher:
                     return ber.read_result(message)
                 elif message.tag not in (ber.SEARCH_REFERENCE, ber.INTERMEDIATE_RESPONSE):
                     raise WireError("a search was answered by something else.")
+                else:
+                    others_count += 1
+                    if others_count > _OTHERS_COUNT:
+                        raise WireError("a search was answered by referrals without end.")
 
     def _check(self, result: Result, *, partial: bool) -> None:
         if result.code == SUCCESS:

@@ -62,6 +62,7 @@ class DirectorySession:
         self._link = link
         self._options = options
         self._searcher = Searcher(link)
+        self._invocation_id: str | None = None
         self.bound = bound
         self.skipped_doors = skipped_doors
 
@@ -154,7 +155,18 @@ class DirectorySession:
         with contextlib.suppress(DirectoryError):
             settings = self.read(root.ds_service_name, ("invocationId",))
         values = () if settings is None else settings.values("invocationId")
-        return attrs.evolve(root, invocation_id=parse_guid(next(iter(values), None)))
+        root = attrs.evolve(root, invocation_id=parse_guid(next(iter(values), None)))
+        self._invocation_id = root.invocation_id
+        return root
+
+    @property
+    def invocation_id(self) -> str | None:
+        """The identity of the controller's database, asked for once; None where the account may not know it.
+
+        Raises:
+            DirectoryError: As :meth:`root_dse`.
+        """
+        return self._invocation_id or self.root_dse().invocation_id
 
 
 def open_anonymous(controller: DomainController, options: DirectoryOptions) -> DirectorySession:

@@ -3,7 +3,8 @@
 * **DirSync** (control 841) with ``LDAP_DIRSYNC_OBJECT_SECURITY`` needs no replication right: an account sees what it
   may read anyhow. The base must be the root of a partition. A delta names an object and may carry no more than the
   attributes that changed, an attribute without values was removed. Its cookie may be taken to another controller of
-  the domain: objects may then come twice, none is lost.
+  the domain: objects may then come twice, none is lost. What such a controller says of them may be older than what is
+  known, so the cursor says whose database it is of.
 * **uSNChanged** counts per controller *and* database: a cursor of it goes on only where ``invocationId`` is the same.
 * **Deletions** are seen only by an account that reads the container of deleted objects; nobody else may claim any.
 
@@ -36,7 +37,8 @@ CursorKind = Literal["dirsync", "usn"]
 
 OBJECT_SECURITY = 0x1
 _CURSOR_PREFIX = "msp1."
-_CURSOR_CHARACTERS = 65_536
+# A DirSync cookie has a row for each database that a domain ever had.
+_CURSOR_CHARACTERS = 1_048_576
 # A round of about a thousand computers; the controller may send less.
 _ROUND_BYTES = 2 * 1024 * 1024
 _SHOW_DELETED = Control(ber.SHOW_DELETED, critical=True)
@@ -62,7 +64,7 @@ class SyncCursor:
         domain_dn: The root of the partition that was read.
         cookie: Of DirSync.
         usn: The highest change that was seen.
-        invocation_id: The database that counts so.
+        invocation_id: The database that was read; empty where the account may not know it.
     """
 
     kind: CursorKind

@@ -4,6 +4,9 @@
   Within one delta it is merged by attribute and objectGUID, as far as it takes to tell a deletion from a change.
   Each object that changed is then read whole, at the same controller, before anything is said of it.
 * ``uSNChanged`` names whole objects, but goes on only at the same controller and database.
+* Where a unit was renamed or moved, its computers are read anew: they lie elsewhere, and have not changed themselves.
+* A cookie of DirSync goes on at another controller, which may be behind the one before: what it says is taken, and
+  called incomplete, since a full reading there has to follow.
 * What was deleted is said by its tombstone and by nothing else: an object that cannot be read back was moved away,
   hidden or is not there yet, and nobody knows which. The next full reading settles it.
 
@@ -15,7 +18,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 from attrs import frozen
@@ -31,14 +34,16 @@ from msp_sdk.directory.sync import (
     read_usn,
     render_cursor,
 )
-from msp_sdk.enumeration.classify import COMPUTER_ATTRIBUTES, COMPUTER_FILTER, ServiceAccount
+from msp_sdk.enumeration.classify import COMPUTER_ATTRIBUTES, ServiceAccount
 from msp_sdk.enumeration.reading import (
     WATCHED_ATTRIBUTES,
+    WATCHED_FILTER,
     Judge,
     count_service_accounts,
     identity_of,
     is_deleted,
-    read_back,
+    is_unit,
+    read_changed,
     with_laps,
 )
 from msp_sdk.errors import DirectoryError, WireError
@@ -87,6 +92,8 @@ def read_changes(session: DirectorySession, base_dn: str, judge: Judge, since: s
             claimed, and the same cursor is good for another attempt.
     """
     cursor = _parse(since, base_dn)
+    # Where the account may not know the database, one is like the other.
+    moved = cursor.kind == "dirsync" and (session.invocation_id or "") != cursor.invocation_id
     sees_deleted = can_read_deleted(session, base_dn)
     news = (
         _read_dirsync(session, cursor)
@@ -115,7 +122,8 @@ def read_changes(session: DirectorySession, base_dn: str, judge: Judge, since: s
         enumerated_at=judge.now,
         source=session.source,
         # Who joins or leaves a group is a change of the group, not of the computer.
-        complete=sees_deleted and not judge.scope.groups,
+        complete=sees_deleted and not judge.scope.groups and not moved,
+        at_another_controller=moved,
         service_accounts_count=count_service_accounts(session, base_dn) if recount else None,
         scope=judge.scope,
     )
@@ -135,7 +143,7 @@ def _read_dirsync(session: DirectorySession, cursor: SyncCursor) -> _News:
     entries: list[Entry] = []
     cookie = cursor.cookie
     try:
-        for part in read_dirsync(session, cursor.domain_dn, COMPUTER_FILTER, WATCHED_ATTRIBUTES, cookie):
+        for part in read_dirsync(session, cursor.domain_dn, WATCHED_FILTER, WATCHED_ATTRIBUTES, cookie):
             entries.extend(part.entries)
             cookie = part.cookie
     except DirectoryError as error:
@@ -143,10 +151,23 @@ def _read_dirsync(session: DirectorySession, cursor: SyncCursor) -> _News:
             raise
         raise cursor_lost(error.detail) from error
     merged = merge_delta(entries)
-    deleted = {guid for guid, entry in merged.items() if is_deleted(entry)}
-    alive = [guid for guid in merged if guid not in deleted]
-    changed = {parse_guid(identity_of(entry)) or "": entry for entry in read_back(session, cursor.domain_dn, alive)}
-    return _News(changed, frozenset(deleted), attrs.evolve(cursor, cookie=cookie))
+    deleted = frozenset(guid for guid, entry in merged.items() if is_deleted(entry) and not is_unit(entry))
+    alive = [entry for entry in merged.values() if not is_deleted(entry)]
+    changed = _read_changed(session, cursor.domain_dn, alive)
+    goes_on = attrs.evolve(cursor, cookie=cookie, invocation_id=session.invocation_id or "")
+    return _News(changed, deleted, goes_on)
+
+
+def _read_changed(session: DirectorySession, base_dn: str, changed: Sequence[Entry]) -> dict[str, Entry]:
+    """What a change concerns, whole: the computers themselves, and those in a unit that has another name or place."""
+    guids = {guid: entry for entry in changed if (guid := identity_of(entry))}
+    units = [guid for guid, entry in guids.items() if is_unit(entry)]
+    return read_changed(
+        session,
+        base_dn,
+        [guid for guid, entry in guids.items() if not is_unit(entry)],
+        [guid for guid in units if guids[guid].values("name") or guids[guid].values("parentGUID")],
+    )
 
 
 def _read_usn(session: DirectorySession, cursor: SyncCursor, *, sees_deleted: bool) -> _News:
@@ -155,8 +176,11 @@ def _read_usn(session: DirectorySession, cursor: SyncCursor, *, sees_deleted: bo
     if now_at is None or root.invocation_id != cursor.invocation_id or now_at < cursor.usn:
         raise cursor_lost(f"{session.source} does not count from there.")
     changed: dict[str, Entry] = {}
-    for page in read_usn(session, cursor.domain_dn, COMPUTER_FILTER, COMPUTER_ATTRIBUTES, cursor.usn):
-        changed |= {guid: entry for entry in page if (guid := parse_guid(identity_of(entry)))}
+    units: list[Entry] = []
+    for page in read_usn(session, cursor.domain_dn, WATCHED_FILTER, COMPUTER_ATTRIBUTES, cursor.usn):
+        units += [entry for entry in page if is_unit(entry)]
+        changed |= {guid: entry for entry in page if not is_unit(entry) and (guid := parse_guid(identity_of(entry)))}
+    changed |= _read_changed(session, cursor.domain_dn, units)
     deleted: set[str] = set()
     if sees_deleted:
         for page in read_deleted_since(session, cursor.usn, domain_dn=cursor.domain_dn):

@@ -15,6 +15,7 @@ Example:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime
 from types import TracebackType
@@ -35,6 +36,7 @@ from msp_sdk.errors import (
     DiscoveryError,
     MspError,
     PartialResultError,
+    StateError,
     WindowsError,
     WireError,
 )
@@ -247,9 +249,14 @@ class ADEnumerator:
         """
         session = await self._connector.ready()
         pages = FullReading(session, self._connector.base_dn, await self._judge(session)).by_pages()
-        while (batch := await self._connector.run(next, pages, None)) is not None:
-            for computer in batch.computers:
-                yield computer
+        try:
+            while (batch := await self._connector.run(next, pages, None)) is not None:
+                for computer in batch.computers:
+                    yield computer
+        finally:
+            # Left early, it tells the controller so: in the session's own thread, and not with the garbage.
+            with contextlib.suppress(StateError):
+                await self._connector.run(pages.close)
 
     async def _judge(self, session: DirectorySession | None) -> Judge:
         members = Members()

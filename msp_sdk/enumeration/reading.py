@@ -7,11 +7,14 @@
 
 An object that DirSync names twice changed while it was read; a second mention may hold no more than what changed, so
 it is read whole once more at the end. No copy of the directory is kept for that, only who was seen.
+
+Organisational units are watched too: when one is renamed or moved, its computers are elsewhere, and nothing says so of
+themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from datetime import datetime
 
 import attrs
@@ -31,11 +34,13 @@ from msp_sdk.enumeration.classify import (
 )
 from msp_sdk.enumeration.filters import any_of, equals, is_guid
 from msp_sdk.enumeration.scope import Members, in_scope
-from msp_sdk.errors import DirectoryError
+from msp_sdk.errors import DirectoryError, PartialResultError
 from msp_sdk.models.computer import Computer, EnumerationScope, LapsKind
 
-# A tombstone says so itself; a move shows in the parent.
+# A tombstone says so itself and has no category any more; a move shows in the parent.
+WATCHED_FILTER = f"(|{COMPUTER_FILTER}(objectClass=organizationalUnit))"
 WATCHED_ATTRIBUTES = (*COMPUTER_ATTRIBUTES, "isDeleted", "parentGUID")
+_NO_SUCH_OBJECT = 32
 _CHUNK_COUNT = 100
 _LAPS_PASSWORDS: tuple[tuple[str, LapsKind], ...] = (
     ("ms-Mcs-AdmPwd", "legacy"),
@@ -111,10 +116,15 @@ class FullReading:
         """
         root = self.session.root_dse()
         if ber.DIRSYNC in root.supported_controls:
+            begun = False
             try:
-                yield from self._by_dirsync()
+                for batch in self._by_dirsync():
+                    yield batch
+                    begun = True
             except DirectoryError as error:
-                if error.code != "dirsync-refused":
+                # A controller that runs into a limit of its own may still do it page by page.
+                cut_short = isinstance(error, PartialResultError) and not self.session.closed
+                if begun or not (cut_short or error.code == "dirsync-refused"):
                     raise
             else:
                 return
@@ -123,16 +133,16 @@ class FullReading:
             cursor = SyncCursor("usn", self.base_dn, usn=root.highest_committed_usn, invocation_id=root.invocation_id)
             self.cursor = render_cursor(cursor)
 
-    def by_pages(self) -> Iterator[Batch]:
+    def by_pages(self) -> Generator[Batch]:
         """All computers of the scope, page by page; a page is all that is held. No cursor comes of it."""
         for page in self.session.pages(self.base_dn, COMPUTER_FILTER, COMPUTER_ATTRIBUTES):
             yield Batch(self._take(page))
 
     def _by_dirsync(self) -> Iterator[Batch]:
         seen: set[bytes] = set()
-        again: dict[bytes, None] = {}
+        again: dict[bytes, bool] = {}
         cookie = b""
-        for part in read_dirsync(self.session, self.base_dn, COMPUTER_FILTER, WATCHED_ATTRIBUTES):
+        for part in read_dirsync(self.session, self.base_dn, WATCHED_FILTER, WATCHED_ATTRIBUTES):
             cookie = part.cookie
             fresh = []
             for entry in part.entries:
@@ -140,16 +150,19 @@ class FullReading:
                 if guid is None:
                     continue
                 if guid in seen:
-                    again[guid] = None
-                else:
+                    again[guid] = is_unit(entry)
+                elif not is_unit(entry):
                     fresh.append(entry)
                 seen.add(guid)
             yield Batch(self._take(fresh))
         if again:
             self._service_accounts -= set(again)
-            guids = [parse_guid(guid) or "" for guid in again]
-            yield Batch(self._take(read_back(self.session, self.base_dn, guids)), frozenset(guids))
-        self.cursor = render_cursor(SyncCursor("dirsync", self.base_dn, cookie))
+            whole = read_changed(self.session, self.base_dn, again, [guid for guid, unit in again.items() if unit])
+            named = frozenset(parse_guid(guid) or "" for guid in again)
+            yield Batch(self._take(whole.values()), named | whole.keys())
+        self.cursor = render_cursor(
+            SyncCursor("dirsync", self.base_dn, cookie, invocation_id=self.session.invocation_id or "")
+        )
 
     def take(self, entry: object) -> Computer | None:
         """Judge one entry; None when it is no computer of the scope."""
@@ -176,15 +189,44 @@ def is_deleted(entry: Entry) -> bool:
     return (entry.text("isDeleted") or "").upper() == "TRUE"
 
 
-def read_back(session: DirectorySession, base_dn: str, guids: Sequence[str]) -> Iterator[Entry]:
-    """Read objects whole, by their objectGUID; one that is not visible (any more) does not come.
+def is_unit(entry: Entry) -> bool:
+    """True for an organisational unit: a change of one says no more than its name. Computers are never called so."""
+    return entry.dn[:3].upper() == "OU="
+
+
+def read_changed(
+    session: DirectorySession, base_dn: str, changed: Iterable[bytes], units: Iterable[bytes]
+) -> dict[str, Entry]:
+    """Read computers whole that changed, and all that lie in units which did.
+
+    Args:
+        session: Logged on.
+        base_dn: The root of the domain.
+        changed: objectGUIDs as the directory has them; what is no computer does not come.
+        units: Of organisational units that were renamed or moved.
+
+    Returns:
+        By objectGUID. What is not visible (any more) is left out.
 
     Raises:
         PartialResultError, DirectoryError: As :meth:`DirectorySession.pages`.
     """
-    for filter_text in _filters_of(guids):
-        for page in session.pages(base_dn, f"(&{COMPUTER_FILTER}{filter_text})", COMPUTER_ATTRIBUTES):
-            yield from page
+    found: dict[str, Entry] = {}
+
+    def take(pages: Iterable[Iterable[Entry]]) -> None:
+        for page in pages:
+            found.update({guid: entry for entry in page if (guid := parse_guid(identity_of(entry)))})
+
+    for filter_text in _filters_of([guid for raw in changed if (guid := parse_guid(raw))]):
+        take(session.pages(base_dn, f"(&{COMPUTER_FILTER}{filter_text})", COMPUTER_ATTRIBUTES))
+    for unit in units:
+        try:
+            take(session.pages(f"<GUID={unit.hex()}>", COMPUTER_FILTER, COMPUTER_ATTRIBUTES))
+        except DirectoryError as error:
+            # It is gone, or hidden, by now: the next changes name its computers.
+            if error.context.get("result") != _NO_SUCH_OBJECT:
+                raise
+    return found
 
 
 def count_service_accounts(session: DirectorySession, base_dn: str) -> int:

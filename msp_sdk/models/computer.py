@@ -139,8 +139,10 @@ class EnumerationChanges:
         since: The cursor that was asked with.
         cursor: Where changes go on from here.
         source: Controller and door.
-        complete: False when this account cannot see what was deleted, or who left a group of the scope: a full
-            reading reconciles that.
+        complete: False when this account cannot see what was deleted, or who left a group of the scope, or when it
+            was read at another controller: a full reading reconciles that.
+        at_another_controller: It was read in another database than what it goes on from, which may be behind: what
+            it says may be older than what was known. Read in full soon, without this cursor.
         service_accounts_count: Counted anew; None when no change touched one.
         scope: What was read.
     """
@@ -155,6 +157,7 @@ class EnumerationChanges:
     complete: bool = True
     service_accounts_count: int | None = None
     scope: EnumerationScope = field(factory=EnumerationScope)
+    at_another_controller: bool = False
 
 
 def apply_changes(enumeration: Enumeration, changes: EnumerationChanges) -> Enumeration:

@@ -170,6 +170,25 @@ class DirectoryLog:
             record.versions[name.lower()] = origin
             record.names[name.lower()] = name
 
+    def relocate(self, before: str, after: str) -> dict[str, DirectoryEntry]:
+        """Rename what lies below an object that was moved or renamed: by its former name, as it is now.
+
+        Nothing of it is written, so it gets no number and no version: nobody is told (as on Windows, and in Samba).
+        """
+        tail = f",{fold_dn(before)}"
+        moved: dict[str, DirectoryEntry] = {}
+        for record in self.records.values():
+            dn = record.entry.dn
+            if record.deleted or not fold_dn(dn).endswith(tail):
+                continue
+            kept = dn[: len(dn) - len(before)]
+            entry = DirectoryEntry(
+                f"{kept}{after}", {**record.entry.attributes, "distinguishedName": (f"{kept}{after}".encode(),)}
+            )
+            self.guids[fold_dn(entry.dn)] = self.guids.pop(fold_dn(dn))
+            record.entry = moved[dn] = entry
+        return moved
+
     def parent_guid(self, entry: DirectoryEntry) -> bytes:
         """The identity of the entry above; one that is not held has one by its name."""
         parent = fold_dn(split_dn(entry.dn)[1])

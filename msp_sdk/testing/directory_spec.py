@@ -147,6 +147,8 @@ class DirectorySpec:
     def move(self, dn: str, parent: str, *, name: str | None = None) -> str:
         """Move an entry below another parent, or give it another name as well; returns where it is now.
 
+        What lies below goes along, and no change tells of it.
+
         Raises:
             KeyError: There is no such entry.
         """
@@ -157,6 +159,7 @@ class DirectorySpec:
         if name is not None:
             attributes |= {"cn": (name.encode(),), "name": (name.encode(),)}
         self.put(DirectoryEntry(moved, attributes))
+        self._take_along(entry.dn, moved)
         return moved
 
     def delete(self, dn: str) -> None:
@@ -214,6 +217,8 @@ class DirectorySpec:
         held = None if record.deleted else record.entry
         if dn is not None:
             self._replace(dn, held)
+            if held is not None:
+                self._take_along(dn, held.dn)
         elif held is not None:
             self.entries.append(held)
             self._seen.append(held)
@@ -241,6 +246,11 @@ class DirectorySpec:
         for guid in [guid for guid, record in self._log.records.items() if not record.deleted and guid not in present]:
             self._tell(self._log.delete(guid, now))
         self._seen = list(self.entries)
+
+    def _take_along(self, before: str, after: str) -> None:
+        if before != after:
+            for dn, entry in self._log.relocate(before, after).items():
+                self._replace(dn, entry)
 
     def _plain(self, dn: str) -> DirectoryEntry:
         """The entry of a name, as it is held."""

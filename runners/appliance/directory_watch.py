@@ -40,9 +40,11 @@ from runners.appliance.wiring import Tools, report_id
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# A full reading reconciles: daily, and more often for an account that does not see what was deleted.
+# A full reading reconciles: daily, more often for an account that does not see what was deleted, and soon after a
+# change of controllers; not at once, since one that comes and goes would be read in full each time.
 RECONCILE_S = 24 * 3600.0
 RECONCILE_BLIND_S = 6 * 3600.0
+RECONCILE_MOVED_S = 900.0
 CURSOR_LOST = "cursor-lost"
 # A controller may give many reasons; a report names so many of them.
 MOST_FAILURES = 50
@@ -128,8 +130,10 @@ class DirectoryWatch:
         if kept.full_at is None or self._is_cursor_lost or kept.ous != self._tools.checkin.holdings.scope.ous:
             return True
         age = self._tools.clock.now() - kept.full_at
-        longest = timedelta(seconds=(RECONCILE_S if kept.sees_removals else RECONCILE_BLIND_S) * self._jitter)
-        return not timedelta(0) <= age < longest
+        longest_s = RECONCILE_S if kept.sees_removals else RECONCILE_BLIND_S
+        if kept.at_another_controller:
+            longest_s = RECONCILE_MOVED_S
+        return not timedelta(0) <= age < timedelta(seconds=longest_s * self._jitter)
 
     @staticmethod
     def _accounts(credentials: Sequence[Credential]) -> tuple[str, ...]:
@@ -264,7 +268,11 @@ class DirectoryWatch:
 
     async def _take(self, domain: Domain, kept: KeptEnumeration, changes: EnumerationChanges) -> None:
         tools = self._tools
-        now_at = evolve(kept, sees_removals=changes.complete)
+        now_at = evolve(
+            kept,
+            sees_removals=changes.complete,
+            at_another_controller=kept.at_another_controller or changes.at_another_controller,
+        )
         # What did not change is not looked at: a big site has a hundred thousand computers.
         named = {entry.object_guid for entry in changes.changed} | {entry.object_guid for entry in changes.removed}
         known = {entry.object_guid: entry for entry in kept.enumeration.computers if entry.object_guid in named}

@@ -25,6 +25,7 @@ class KeptEnumeration:
         full_at: When it was last read in full.
         reported_cursor: Where the last report of it had come to. The enumeration's own cursor may be further on.
         sees_removals: Whether changes tell what was deleted.
+        at_another_controller: What has changed since was told by a controller that may be behind.
         ous: The site's organisational units as they were then; with others it is read in full again.
     """
 
@@ -33,6 +34,7 @@ class KeptEnumeration:
     full_at: datetime | None = None
     reported_cursor: str | None = None
     sees_removals: bool = True
+    at_another_controller: bool = False
     ous: tuple[str, ...] = ()
 
 
@@ -61,6 +63,7 @@ def join_changes(before: EnumerationChanges | None, after: EnumerationChanges) -
         removed=tuple(gone.values()),
         since=before.since,
         service_accounts_count=count,
+        at_another_controller=before.at_another_controller or after.at_another_controller,
     )
 
 
@@ -95,6 +98,7 @@ class EnumerationFiles:
             enumeration=apply_changes(kept.enumeration, since.changes),
             reported_cursor=since.changes.cursor,
             sees_removals=since.changes.complete,
+            at_another_controller=since.changes.at_another_controller,
         )
 
     def save_full(self, kept: KeptEnumeration) -> None:

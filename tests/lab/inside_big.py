@@ -86,6 +86,7 @@ async def follow(given: dict[str, Any]) -> Any:
             tell(
                 {
                     "changed": {c.sam_account_name: [c.os_name, c.enabled] for c in changes.changed},
+                    "places": {c.sam_account_name: c.ou_path for c in changes.changed},
                     "removed": [str(gone.object_guid) for gone in changes.removed],
                     "complete": changes.complete,
                     "source": changes.source,

@@ -170,6 +170,13 @@ def delete(samdb: SamDB, order: dict) -> dict:
     return {}
 
 
+def rename(samdb: SamDB, order: dict) -> dict:
+    """Give an object, and all that lies below it, another name or place; both are told from the domain's root."""
+    root = samdb.domain_dn()
+    samdb.rename(f"{order['from']},{root}", f"{order['to']},{root}")
+    return {}
+
+
 def administrator(samdb: SamDB, order: dict) -> dict:
     """An account that may read deleted objects too."""
     samdb.newuser(order["account"], order["password"])
@@ -210,6 +217,7 @@ ORDERS = {
     "describe": describe,
     "set": change,
     "delete": delete,
+    "rename": rename,
     "administrator": administrator,
     "bad-password-count": bad_password_count,
     "reset": reset,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
+
+from tests.lab.controller import run_samba_script
+from tests.lab.following import follower
 
 pytestmark = pytest.mark.samba
 
@@ -152,3 +156,15 @@ def test_a_user_that_is_unknown_is_not_tried_again_either(samba, given):
 def test_a_down_level_name_logs_on_too(samba, given):
     found = samba.ask("enumerate", **{**given, "username": rf"NORTHVALLEY\{ACCOUNT}"})
     assert "error" not in found, found
+
+
+def test_computers_in_a_unit_that_is_renamed_are_told_though_the_directory_names_none_of_them(samba, tmp_path):
+    with ExitStack() as cleanup:
+        first, ask = cleanup.enter_context(follower(samba, tmp_path))
+        assert first["cursor"]
+        run_samba_script(samba.folder, {"do": "rename", "from": "OU=Clinic", "to": "OU=Praxis"})
+        cleanup.callback(run_samba_script, samba.folder, {"do": "rename", "from": "OU=Praxis", "to": "OU=Clinic"})
+        places = ask("changes")["places"]
+        assert set(places.values()) == {"Praxis"}
+        assert {"FILE1$", "SQL1$"} <= set(places)
+        assert ask("full")["same"] is True

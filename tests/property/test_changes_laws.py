@@ -29,6 +29,7 @@ BASE = "DC=x,DC=test"
 DELETED = f"CN=Deleted Objects,{BASE}"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 OUS = ("CN=Computers", "OU=Clinic", r"OU=A\,B,OU=Clinic", "OU=Lab")
+UNIT = (b"organizationalUnit",)
 TOMBSTONE_KEEPS = ("objectclass", "objectguid", "samaccountname")
 GMSA = (b"computer", b"msDS-GroupManagedServiceAccount")
 SCOPES = (
@@ -71,7 +72,18 @@ class ModelDirectory:
         self.log.append((guid, names | {"objectguid"}))
         self.changed_at[guid] = len(self.log)
 
+    def rename_unit(self, guid: bytes, name: str) -> None:
+        """The computers in it are elsewhere then, and nothing of them has changed."""
+        before, values = self.objects[guid]
+        after = f"OU={name},{before.split(',', 1)[1]}"
+        for other, (dn, kept) in self.objects.items():
+            if dn.endswith(f",{before}"):
+                self.objects[other] = (f"{dn.removesuffix(before)}{after}", kept)
+        self.write(guid, after, {**values, "name": (name.encode(),)})
+
     # What a session offers.
+
+    invocation_id = "one"
 
     def root_dse(self) -> RootDse:
         controls = (ber.DIRSYNC,) if self.dirsync else ()
@@ -86,7 +98,7 @@ class ModelDirectory:
     def rounds(
         self, base: str, filter_text: str, attributes: Sequence[str], continuation: object, *, cookie: bytes = b""
     ) -> Iterator[Round]:
-        assert (base, filter_text) == (BASE, "(objectClass=computer)")
+        assert (base, filter_text) == (BASE, "(|(objectClass=computer)(objectClass=organizationalUnit))")
         start = max(0, int(cookie or b"0") - (self.repeats if cookie else 0))
         entries = self._delta(start) if cookie else self._everything()
         at = len(self.log)
@@ -111,6 +123,10 @@ class ModelDirectory:
                 for guid, values in self.deleted.items()
                 if self.changed_at[guid] >= since
             ]
+        elif base.startswith("<GUID="):
+            unit, _ = self.objects.get(bytes.fromhex(base[len("<GUID=") : -1]), ("", {}))
+            found = [Entry(dn, values) for dn, values in self.objects.values() if unit and dn.endswith(f",{unit}")]
+            found = [each for each in found if each.values("objectClass") != UNIT]
         else:
             wanted = [part.partition(")")[0] for part in filter_text.split("objectGUID=")[1:]]
             guids = {bytes.fromhex(text.replace("\\", "")) for text in wanted}
@@ -119,6 +135,7 @@ class ModelDirectory:
                 for guid, (dn, values) in self.objects.items()
                 if self.changed_at[guid] >= since
                 and (not guids or guid in guids)
+                and (values["objectclass"] != UNIT or "organizationalUnit" in filter_text)
                 and (b"ServiceAccount" not in filter_text.encode() or values["objectclass"] == GMSA)
             ]
         pages = [found[begin : begin + 2] for begin in range(0, len(found), 2)]
@@ -158,6 +175,10 @@ class Story:
         self.directory = directory
         self.steps = steps
         self.made = 0
+        for number, unit in enumerate(OUS[1:]):
+            guid = uuid.uuid5(uuid.NAMESPACE_DNS, unit).bytes_le
+            values = {"objectclass": UNIT, "objectguid": (guid,), "name": (b"%d" % number,)}
+            directory.write(guid, f"{unit},{BASE}", values)
         for number in range(7):
             self._happen(0, number, number % 4)
 
@@ -168,7 +189,12 @@ class Story:
 
     def _happen(self, kind: int, which: int, how: int) -> None:
         directory = self.directory
-        alive = sorted(directory.objects)
+        units = sorted(guid for guid, (_, values) in directory.objects.items() if values["objectclass"] == UNIT)
+        alive = sorted(guid for guid in directory.objects if guid not in units)
+        places = [OUS[0], *(directory.objects[guid][0].removesuffix(f",{BASE}") for guid in units)]
+        if kind == 7:
+            directory.rename_unit(units[which % len(units)], f"Unit{which}-{how}")
+            return
         if kind == 0 or not alive:
             self.made += 1
             guid = uuid.uuid5(uuid.NAMESPACE_DNS, str(self.made)).bytes_le
@@ -178,7 +204,7 @@ class Story:
                 "samaccountname": (b"PC%d$" % self.made,),
                 "useraccountcontrol": (b"4096",),
             }
-            directory.write(guid, f"CN=PC{self.made},{OUS[which % len(OUS)]},{BASE}", values)
+            directory.write(guid, f"CN=PC{self.made},{places[which % len(places)]},{BASE}", values)
             return
         guid = alive[which % len(alive)]
         dn, values = directory.objects[guid]
@@ -188,7 +214,7 @@ class Story:
             directory.delete(guid)
             return
         if kind == 2:
-            parent = f"{OUS[how % len(OUS)]},{BASE}"
+            parent = f"{places[how % len(places)]},{BASE}"
         elif kind == 3:
             leaf = f"CN=Renamed{how}"
             values["samaccountname"] = (b"PC%d-%d$" % (which, how),)
@@ -203,7 +229,7 @@ class Story:
         directory.write(guid, f"{leaf},{parent}", values)
 
 
-STEPS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9), st.integers(0, 3)), min_size=15, max_size=60)
+STEPS = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 9), st.integers(0, 3)), min_size=15, max_size=60)
 
 
 def session(directory: ModelDirectory) -> DirectorySession:

@@ -190,6 +190,7 @@ class ScriptedDirectory:
         self.logon_failure: MspError | None = None
         self.changes_failure: MspError | None = None
         self.complete = True
+        self.at_another_controller = False
 
     def put(self, entry: Computer) -> None:
         self.computers[entry.hostname] = entry
@@ -273,6 +274,7 @@ class ScriptedReader:
             datetime.now(UTC),
             "dc1 ldaps",
             found.complete,
+            at_another_controller=found.at_another_controller,
         )
 
     async def netbios_name(self) -> str | None:

@@ -22,7 +22,7 @@ class Peer:
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self.requests: list[Message] = []
-        self.pending = b""
+        self.pending = bytearray()
         self.closed = False
         self._framer = Framer()
 
@@ -37,7 +37,8 @@ class Peer:
     def recv(self, size: int) -> bytes:
         if not self.pending:
             raise TimeoutError
-        found, self.pending = self.pending[:size], self.pending[size:]
+        found = bytes(self.pending[:size])
+        del self.pending[:size]
         return found
 
     def settimeout(self, value: float | None) -> None:
@@ -51,11 +52,11 @@ class Peer:
         return [message for message in self.requests if message.tag == SEARCH_REQUEST]
 
 
-def make_session(answer: Answer, **options: int) -> tuple[DirectorySession, Peer]:
-    peer = Peer(answer)
-    settings = DirectoryOptions(**options)
+def make_session(answer: Answer, *, peer: type[Peer] = Peer, **options: float) -> tuple[DirectorySession, Peer]:
+    made = peer(answer)
+    settings = DirectoryOptions(**options)  # type: ignore[arg-type]  # whichever option
     controller = DomainController("dc1.corp.example", 389, ("127.0.0.1",))
-    return DirectorySession(Link(controller, Door("plain", "127.0.0.1", 389), peer, settings), settings), peer
+    return DirectorySession(Link(controller, Door("plain", "127.0.0.1", 389), made, settings), settings), made
 
 
 def entry(message: Message, cn: str, **attributes: tuple[bytes, ...]) -> bytes:

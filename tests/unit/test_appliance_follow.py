@@ -195,6 +195,36 @@ def test_a_full_reading_reconciles_on_its_own_clock(
     scripted.watching(work)
 
 
+def test_what_a_controller_that_may_be_behind_has_told_is_reconciled_soon_also_after_a_restart(
+    open_lab: Callable[..., Any], scripted: Any
+) -> None:
+    """Lesson 53: a cookie goes on elsewhere, but what it brings may be older than what is known."""
+
+    async def run() -> None:
+        directory = scripted.directory("SRV1", "SRV2")
+        async with open_lab() as lab:
+            await lab.give_credential()
+            async with lab.tools() as tools:
+                watched = scripted.watched(lab, tools, directory)
+                await watched.turn()
+                directory.at_another_controller = True
+                directory.put(scripted.fresh("PC7"))
+                await watched.turn()
+                directory.at_another_controller = False
+                del directory.computers["SRV2"]  # nobody tells
+                await watched.turn(300)
+                assert directory.asked == ["full", "c0", "c1"]
+            async with lab.tools() as tools:
+                watched = scripted.watched(lab, tools, directory)
+                await watched.turn(1000)
+                assert directory.asked.count("full") == 2
+                assert await watched.names() == ["PC7", "SRV1"]
+                await watched.turn(1000)
+                assert directory.asked.count("full") == 2
+
+    asyncio.run(run())
+
+
 def test_a_failure_backs_off_and_keeps_the_last_good_result(scripted: Any) -> None:
     """Lesson 24."""
 

@@ -18,7 +18,6 @@ import pytest
 
 MSP = [sys.executable, "-m", "runners.cli"]
 # Of what `--help` needs beyond a bare interpreter; generous for a busy machine.
-IMPORT_BUDGET_S = 0.15
 COMMANDS = {"demo", "central", "partner", "appliance", "discover", "enumerate", "probe", "plan", "deploy"}
 CODE = "K7QX-0000-0000-0000"
 
@@ -70,19 +69,6 @@ def test_help_names_what_is_built_and_nothing_else(msp):
     shown = msp("--help")
     assert shown.returncode == 0
     assert set(re.findall(r"^    (\w+)(?: |$)", shown.stdout, re.MULTILINE)) == COMMANDS
-
-
-def test_help_is_instant(environ):
-    # Best of five, over a bare interpreter: a loaded machine only ever makes it slower.
-    def best(*command: str) -> float:
-        times = []
-        for _ in range(5):
-            started = time.perf_counter()
-            subprocess.run([sys.executable, *command], env=environ, capture_output=True, check=True)
-            times.append(time.perf_counter() - started)
-        return min(times)
-
-    assert best("-m", "runners.cli", "--help") - best("-c", "pass") < IMPORT_BUDGET_S
 
 
 def test_help_loads_nothing_heavy(environ):

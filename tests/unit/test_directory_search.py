@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -15,9 +16,10 @@ from msp_sdk.directory.connection import DirectoryOptions, connect, encode_searc
 from msp_sdk.directory.doors import Door
 from msp_sdk.directory.search import Continuation, Searcher, paging
 from msp_sdk.directory.session import DirectorySession, open_anonymous
+from msp_sdk.enumeration.reading import FullReading, Judge
 from msp_sdk.errors import ConfigError, DirectoryError, PartialResultError
 from msp_sdk.models.domain import DomainController
-from tests.unit.ldap_peer import BASE, SEARCH_REQUEST, Answer, done, entry, make_session, referral
+from tests.unit.ldap_peer import BASE, SEARCH_REQUEST, Answer, Peer, done, entry, make_session, referral
 
 ABANDON_REQUEST = 0x50
 
@@ -403,3 +405,54 @@ def test_rounds_go_on_by_whatever_control_they_are_given():
 def test_a_page_size_is_what_is_asked_for():
     control = paging(321).control(b"c")
     assert control == ber.paged_control(321, b"c")
+
+
+def test_referrals_without_end_end_the_connection():
+    session, peer = make_session(lambda _, message: referral(message) * 20_000)
+    with pytest.raises(DirectoryError, match="referrals without end"):
+        list(pages(session))
+    assert peer.closed
+
+
+def test_what_nobody_reads_yet_is_bounded():
+    # While the rest of a range is waited for, the page that was asked for ahead may not fill the memory.
+    def answer(number: int, message: Message) -> bytes:
+        if number == 1:
+            half = {"servicePrincipalName_range_0-0": (b"a",)}
+            return entry(message, "SRV1", **half) + done(message, b"next")
+        return b"" if number > 2 else b"".join([entry(message, "X", description=(bytes(1 << 20),))] * 140)
+
+    session, peer = make_session(answer)
+    with pytest.raises(DirectoryError, match="more came than anybody asked for"):
+        list(pages(session))
+    assert peer.closed
+
+
+def test_notices_without_end_are_no_answer():
+    inside = ber.encode(ber.EXTENDED_RESPONSE, ber.encode_number(0, 0x0A), b"\x04\0", b"\x04\0")
+    notice = ber.encode_message(ber.UNSOLICITED_ID, inside)
+
+    class Chatterbox(Peer):
+        def recv(self, size: int) -> bytes:
+            return notice * 100
+
+    session, peer = make_session(lambda _, __: b"", peer=Chatterbox, answer_timeout_s=0.2)
+    with pytest.raises(DirectoryError, match="everything but the answer"):
+        list(pages(session))
+    assert peer.closed
+
+
+@pytest.mark.parametrize("code", [3, 4, 11, 53])
+def test_a_controller_whose_dirsync_is_refused_or_cut_short_at_once_is_read_by_pages(code):
+    def answer(number: int, message: Message) -> bytes:
+        if number == 1:
+            return entry(message, "", supportedControl=(ber.DIRSYNC.encode(),)) + done(message)
+        controls = {control.oid for control in ber.read_controls(message)}
+        if ber.DIRSYNC in controls:
+            return entry(message, "SRV1", objectGUID=(bytes(16),)) + done(message, None, code)
+        return entry(message, "SRV1", objectGUID=(bytes(16),)) + done(message, b"")
+
+    session, _ = make_session(answer)
+    reading = FullReading(session, BASE, Judge("corp.example", datetime(2026, 3, 1, tzinfo=UTC)))
+    found = [computer.sam_account_name for batch in reading.batches() for computer in batch.computers]
+    assert (found, reading.cursor) == (["SRV1"], None)

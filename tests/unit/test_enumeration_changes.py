@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ from msp_sdk.secret import Secret
 from msp_sdk.testing.accounts import Account, Accounts
 from msp_sdk.testing.certificates import EstateCA
 from msp_sdk.testing.directory import DirectorySpec, LdapServer
-from msp_sdk.testing.directory_data import make_computer_entry, make_service_account_entry
+from msp_sdk.testing.directory_data import make_computer_entry, make_entry, make_service_account_entry
 
 DOMAIN = "northvalley.test"
 BASE = "DC=northvalley,DC=test"
@@ -168,6 +169,53 @@ async def test_a_dirsync_cursor_goes_on_at_another_controller(site):
             changes = await enumerator.changes(since=cursor or "")
         assert "Windows 10 Pro" in [computer.os_name for computer in changes.changed]
         assert changes.source.startswith("dc2")
+        assert (changes.at_another_controller, changes.complete) == (True, False)
+
+
+async def test_changes_of_a_controller_that_is_behind_are_called_incomplete_and_a_full_reading_there_heals(site):
+    async with site() as it:
+        first, second = it.servers
+        it.spec.rights.reads_deleted.add("svc")
+        second.spec.replication_delay_s = math.inf
+        async with it.enumerator(first) as enumerator:
+            kept = await enumerator.enumerate()
+            it.spec.change(it.dn("WS1"), {"operatingSystem": "Windows 11 Enterprise"})
+            changes = await enumerator.changes(since=kept.cursor or "")
+            assert (changes.at_another_controller, changes.complete) == (False, True)
+            kept = apply_changes(kept, changes)
+        # The second one has not heard of it, and has news of its own about the same computer.
+        second.spec.change(it.dn("WS1"), {"description": "front desk"})
+        async with it.enumerator(second) as enumerator:
+            behind = await enumerator.changes(since=kept.cursor or "")
+            assert [computer.os_name for computer in behind.changed] == ["Windows 11 Pro"]
+            assert (behind.at_another_controller, behind.complete) == (True, False)
+            kept = await enumerator.enumerate()
+            second.spec.replicate()
+            after = await enumerator.changes(since=kept.cursor or "")
+            assert [computer.os_name for computer in after.changed] == ["Windows 11 Enterprise"]
+            assert (after.at_another_controller, after.complete) == (False, True)
+
+
+@pytest.mark.parametrize("refuse_dirsync", [False, True], ids=["dirsync", "usn"])
+async def test_computers_in_a_unit_that_is_renamed_are_read_anew_though_nothing_names_them(site, refuse_dirsync):
+    async with site() as it:
+        it.spec.put(make_entry(f"OU=Servers,{BASE}", {"objectClass": ("top", "organizationalUnit"), "name": "Servers"}))
+        it.servers[0].faults.refuse_dirsync = refuse_dirsync
+        async with it.enumerator(scope=EnumerationScope(excluded_ous=("Retired",))) as enumerator:
+            kept = await enumerator.enumerate()
+            assert "srv1" in [computer.hostname for computer in kept.computers]
+            it.spec.move(f"OU=Servers,{BASE}", BASE, name="Racks")
+            changes = await enumerator.changes(since=kept.cursor or "")
+            assert [(computer.hostname, computer.ou_path) for computer in changes.changed] == [("srv1", "Racks")]
+            it.spec.move(f"OU=Racks,{BASE}", BASE, name="Retired")
+            changes = await enumerator.changes(since=changes.cursor)
+            assert ([entry.reason for entry in changes.removed], changes.changed) == (["out-of-scope"], ())
+            # A unit is no computer: nobody is told that one of them is gone.
+            it.spec.rights.reads_deleted.add("svc")
+            it.spec.put(make_entry(f"OU=Empty,{BASE}", {"objectClass": ("top", "organizationalUnit"), "name": "Empty"}))
+            it.spec.delete(f"OU=Empty,{BASE}")
+            changes = await enumerator.changes(since=changes.cursor)
+            assert (changes.removed, changes.changed) == ((), ())
 
 
 async def test_a_count_of_one_controller_is_lost_at_another(site):
