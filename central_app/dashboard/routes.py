@@ -27,11 +27,11 @@ from central_app.database.connection import Reader, Row
 from central_app.database.tables import appliances, credentials, partners, sites
 from central_app.domains.service import list_discoveries
 from central_app.events import newest_sequence, stream_events
+from central_app.provisioning.appliances import appliance_of
 from central_app.rollouts.coverage import HostNames
 from central_app.rollouts.facts import site_status
 from central_app.rollouts.service import list_outcomes
 from central_app.state import central_of
-from msp_sdk.models.appliance import Appliance
 from msp_sdk.models.domain import DIRECTORY_UNREAD
 from msp_sdk.wire.routes import SITE_EVENTS
 
@@ -209,22 +209,8 @@ async def _fragment_values(request: Request, site: Row) -> dict[str, Any]:
         "hosts": hosts,
         "more": more,
         "empty": "No computer is in this state." if state else "No computer is known yet.",
-        "appliances": [make_appliance(_appliance(row), central.now(), interval) for row in boxes],
+        "appliances": [make_appliance(appliance_of(row), central.now(), interval) for row in boxes],
     }
-
-
-def _appliance(row: Row) -> Appliance:
-    return Appliance(
-        id=row["id"],
-        site_id=row["site_id"],
-        state=row["state"],
-        mac_address=row["mac_address"],
-        hostname=row["hostname"],
-        created_at=row["created_at"],
-        last_seen_at=row["last_seen_at"],
-        agent_version=row["agent_version"],
-        health=row["health"] or {},
-    )
 
 
 async def _static(request: Request, name: str) -> HTTPResponse:

@@ -5,7 +5,8 @@ What it does as Windows does:
 * rootDSE for anybody and nothing else without a bind (``operationsError``); no simple bind in clear
   (``strongerAuthRequired``); StartTLS and LDAPS; sub-codes of refused logons in the diagnostic text; one count of bad
   passwords with WS-Man (:mod:`msp_sdk.testing.accounts`).
-* NTLM by SASL, sealed afterwards; refused without signing, and over TLS without channel binding.
+* NTLM by SASL, sealed afterwards; refused without signing, over TLS without channel binding, and over TLS with
+  signing or sealing of its own (MS-ADTS 5.1.2.2).
 * Paging with cookies, and **answers without paging cut at 1,000 entries**; attributes of more than 1,500 values in
   ranges; referrals to the other partitions at the end of a search from the domain's root, and to its own controllers
   for another domain's base; ``<GUID=...>`` as a base; the in-chain rule.
@@ -18,8 +19,9 @@ What it does as Windows does:
 
 What it does **not** prove: Kerberos (a KDC proves it, such as Samba's), SPNEGO's own negotiation, access control
 beyond those three, conflicts between partners, the recycle bin, the schema's syntaxes and matching rules, limits on
-time, the real speed of a controller. Where the documents do not say how Windows refuses, the code is a guess, named
-in its module.
+time, the real speed of a controller; with which result Windows refuses SASL's own protection inside TLS
+(``unwillingToPerform`` here), and whether it has judged the password by then (here it has). Where the documents do not
+say how Windows refuses, the code is a guess, named in its module.
 
 Example:
     >>> async with LdapServer(spec, accounts, certificate=issued) as server:  # doctest: +SKIP

@@ -41,6 +41,7 @@ _REFUSED = "80090308: LdapErr: DSID-0C09050F, comment: AcceptSecurityContext err
 _NO_RIGHT = "00002105: SecErr: DSID-0315170B, problem 4003 (INSUFF_ACCESS_RIGHTS), data 0\n\0"
 _NO_EXTENSION = "00002040: SvcErr: DSID-031401E7, problem 5010 (UNAVAIL_EXTENSION), data 0\n\0"
 # The texts from here on are guesses.
+_NO_SEAL_IN_TLS = "00002029: LdapErr: DSID-0C0904A2, comment: no signing or sealing inside TLS, data 0, v4563\0"
 _NOT_HERE = "00002035: LdapErr: DSID-0C090B8A, comment: the stand-in does not do this, data 0, v4563\0"
 _NO_SUCH_RULE = "00002047: LdapErr: DSID-0C090B2A, comment: a filter that the stand-in does not know, data 0, v4563\0"
 _NO_LDAP = "00000057: LdapErr: DSID-0C0C0090, comment: Error decoding ldap message, data 0, v4563\0"
@@ -248,11 +249,16 @@ class Connection:
             self.server.binds.append(BindSeen(logon.name, self.tls, logon.refusal))
             self._send(wire.write_bind(number, _Code.INVALID_CREDENTIALS, _REFUSED.format(code=logon.refusal)))
             return
+        if self.tls and logon.protected:
+            # MS-ADTS 5.1.2.2: the one or the other. Samba refuses it too.
+            self.server.binds.append(BindSeen(logon.name, self.tls, "sealed-in-tls"))
+            self._send(wire.write_bind(number, _Code.UNWILLING_TO_PERFORM, _NO_SEAL_IN_TLS))
+            return
         self.server.binds.append(BindSeen(logon.name, self.tls, "ok"))
         self.username = logon.account.username
         self._send(wire.write_bind(number, _Code.SUCCESS))
         await self._flush()
-        if not self.tls and logon.protected:
+        if logon.protected:
             self._sealed = SealedStream(logon.context)
 
     # Searches.

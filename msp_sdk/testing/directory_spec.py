@@ -52,6 +52,7 @@ class DirectorySpec:
         replication_delay_s: How long a partner's write takes to get here; by default it is here at once, and with
             ``math.inf`` at :meth:`replicate` alone.
         clock: The time, for stamps and for that delay.
+        invocation_id: Names this controller's database; where its numbers begin follows from it.
     """
 
     domain: str
@@ -174,7 +175,7 @@ class DirectorySpec:
         self._replace(dn, None)
         self._tell(self._log.delete(guid, self.clock()))
 
-    def replica(self, hostname: str, *, delay_s: float = 0.0) -> DirectorySpec:
+    def replica(self, hostname: str, *, delay_s: float = 0.0, invocation_id: uuid.UUID | None = None) -> DirectorySpec:
         """Another controller of this domain, with numbers of its own; writes reach each other's after the delay."""
         other = DirectorySpec(
             self.domain,
@@ -189,6 +190,7 @@ class DirectorySpec:
             sasl_mechanisms=self.sasl_mechanisms,
             replication_delay_s=delay_s,
             clock=self.clock,
+            invocation_id=invocation_id or uuid.uuid4(),
         )
         for record in sorted(self.log.records.values(), key=lambda each: each.usn_changed):
             for version in sorted(set(record.versions.values()), key=lambda each: each.usn):

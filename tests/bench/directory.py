@@ -5,8 +5,10 @@
 * live: a Samba controller with 10,000 computers over LDAPS; the controller is the bound;
 * replay: captured entries from a server that costs nothing, with short lengths and with Windows' long ones; the client
   is the bound, so its processor time (with the start of its interpreter) is what is compared;
-* memory: the peak of our reader at two sizes;
-* changes: how long until a change of one computer is seen.
+* memory: the peak of our reader, of ``stream()`` and of ``enumerate()`` at two sizes of a replay over LDAPS;
+* changes: how long until a change of one computer is seen;
+* discover: how long ``msp discover`` takes in a network with nothing but DHCP;
+* dns: how long the addresses of a thousand names take, beside ``dig``.
 
 All clients of a table take turns in one run; the smallest of each is compared, since noise only ever adds.
 """
@@ -32,7 +34,9 @@ import pytest
 from attrs import frozen
 
 from msp_sdk.enumeration.classify import COMPUTER_ATTRIBUTES, COMPUTER_FILTER
-from tests.bench.ldap_clients import CLIENTS, LIVE_ONLY, NEEDS
+from msp_sdk.testing.certificates import EstateCA
+from tests.bench import finding
+from tests.bench.ldap_clients import CLIENTS, LIVE_ONLY, MEMORY_CLIENTS, NEEDS
 from tests.lab.controller import ADDRESS, CONTROLLER, SambaLab, run_samba_script, samba_controller
 from tests.lab.following import follower, read_raw
 
@@ -41,6 +45,7 @@ BASE = "DC=northvalley,DC=test"
 MANY = 10_000
 C_CLIENT = "ldapsearch"
 PAGE = 1000
+REPLAY_NAME = "replay.northvalley.test"
 
 Place = dict[str, Any]
 
@@ -178,9 +183,10 @@ def _place(host: str, port: int) -> Place:
 
 
 @contextmanager
-def replay(captured: Path, entries: int, lengths: str) -> Iterator[Place]:
-    """A running replay server."""
+def replay(captured: Path, entries: int, lengths: str, tls: Path | None = None) -> Iterator[Place]:
+    """A running replay server, in clear, or with the certificate in a folder."""
     command = [sys.executable, str(BENCH / "replay_server.py"), str(captured), str(entries), lengths]
+    command += [] if tls is None else [str(tls)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         assert server.stdin is not None
@@ -205,13 +211,30 @@ def replayed(captured: Path, entries: int, rounds: int, clients: Sequence[str]) 
                     print(f"ldap3 tuned needs {tuned / ours:.1f} times the processor time of {name}")
 
 
-def memory(captured: Path) -> None:
-    """Our reader's peak at two sizes."""
-    print("\nMEMORY: peak resident size of our reader while it reads a replay\n")
-    for entries in (MANY, 10 * MANY):
-        with replay(captured, entries, "long") as place:
-            cost = run_client("ours, computers", place)
-        print(f"{cost.count:>8} entries {cost.peak_rss_kib / 1024:>8.1f} MiB")
+def memory(captured: Path, folder: Path) -> None:
+    """Our peaks at two sizes: what reads page by page stays flat, what keeps every computer grows by each of them."""
+    sizes = (MANY, 10 * MANY)
+    print("\nMEMORY: peak resident size of the process, and what each further entry adds\n")
+    print(f"{'client':<18}" + "".join(f"{size:>16} entries" for size in sizes) + f"{'bytes an entry':>18}")
+    ca = EstateCA.make("Replay CA")
+    ca.issue([REPLAY_NAME]).write(folder / "tls", "server")
+    for name in ("ours, computers", *MEMORY_CLIENTS):
+        peaks = []
+        for size in sizes:
+            with replay(captured, size, "long", folder / "tls") as place:
+                cost = run_client(name, replay_place(place, ca, folder))
+            peaks.append(cost.peak_rss_kib * 1024)
+        row = "".join(f"{peak / 2**20:>20.1f} MiB" for peak in peaks)
+        print(f"{name:<18}{row}{(peaks[1] - peaks[0]) / (sizes[1] - sizes[0]):>18.0f}")
+    print(f"\nthe larger replay is the smaller one's entries {sizes[1] // sizes[0]} times over")
+
+
+def replay_place(place: Place, ca: EstateCA, folder: Path) -> Place:
+    """A replay over LDAPS, as whoever logs on must know it. It believes every password."""
+    logon = {"username": "svc@northvalley.test", "password": "any", "ledger": str(folder / "replayed.db")}
+    door = {"doors": ["ldaps"], "ldaps_port": place["port"]}
+    known = {"host": REPLAY_NAME, "addresses": [place["host"]], "ca_pem": ca.pem.decode("ascii"), "options": door}
+    return place | logon | known
 
 
 def changes(lab: SambaLab, folder: Path, times: int) -> None:
@@ -233,10 +256,9 @@ def changes(lab: SambaLab, folder: Path, times: int) -> None:
 
 
 @contextmanager
-def _controller() -> Iterator[SambaLab]:
+def _real_parts() -> Iterator[None]:
     try:
-        with samba_controller(computers=MANY) as lab:
-            yield lab
+        yield
     except pytest.skip.Exception as error:
         raise SystemExit(f"nothing can be measured here: {error}") from None
 
@@ -244,7 +266,7 @@ def _controller() -> Iterator[SambaLab]:
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(prog="nox -s bench -- directory", description=(__doc__ or "").splitlines()[0])
-    parts = ("live", "replay", "memory", "changes")
+    parts = ("live", "replay", "memory", "changes", "discover", "dns")
     parser.add_argument("parts", nargs="*", help=f"which of {', '.join(parts)}; none means all", default=parts)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--entries", type=int, default=30_000, help="how many are replayed")
@@ -253,17 +275,21 @@ def main() -> None:
     left_out = missing_clients()
     everybody = [name for name in (C_CLIENT, *CLIENTS) if name not in left_out]
     clients = [name for name in everybody if name in (*asked.only, C_CLIENT)] if asked.only else everybody
-    with _controller() as lab, tempfile.TemporaryDirectory() as name:
+    with _real_parts(), samba_controller(computers=MANY) as lab, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "live" in asked.parts:
             live(lab, folder, asked.rounds, clients)
         if "changes" in asked.parts:
             changes(lab, folder, 20)
+        if "discover" in asked.parts:
+            finding.discover(lab, asked.rounds)
+        if "dns" in asked.parts:
+            finding.look_up(lab, folder, asked.rounds)
         _, captured = read_raw(lab, folder, "paged")
         if "replay" in asked.parts:
             replayed(captured, asked.entries, asked.rounds, clients)
         if "memory" in asked.parts:
-            memory(captured)
+            memory(captured, folder)
     for client, why in left_out.items():
         print(f"\n{client} was left out: {why}.")
 

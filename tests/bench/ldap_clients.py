@@ -4,7 +4,7 @@ Run as a process, ``python ldap_clients.py NAME``, with the place as JSON on std
 memory is then the cost of that client alone. Imports stay inside the functions for that reason.
 
 A place is ``{"host", "port", "page", "base", "filter", "attributes", "username", "password", "ca_file", "ca_pem"}``;
-without a user name it is the replay, in clear.
+without a user name it is the replay, in clear. ``options`` are more of our own reader's.
 """
 
 from __future__ import annotations
@@ -39,11 +39,17 @@ def _our_credential(place: Place) -> Any:
     )
 
 
+def _our_options(place: Place) -> Any:
+    from msp_sdk.directory.session import DirectoryOptions
+
+    return DirectoryOptions(page_size=place["page"], **place.get("options", {}))
+
+
 def _our_session(place: Place) -> Any:
-    from msp_sdk.directory.session import DirectoryOptions, open_anonymous, open_session
+    from msp_sdk.directory.session import open_anonymous, open_session
     from msp_sdk.network.logons import LogonLedger
 
-    controller, options = _our_controller(place), DirectoryOptions(page_size=place["page"])
+    controller, options = _our_controller(place), _our_options(place)
     if not place["username"]:
         return open_anonymous(controller, options)
     ledger = LogonLedger(Path(place["ledger"]))
@@ -90,23 +96,42 @@ def ours_dirsync(place: Place) -> int:
         session.close()
 
 
-def ours_enumerate(place: Place) -> int:
-    """What a user of the library calls: every computer as a value, and all of them kept."""
-    import asyncio
+def _our_enumerator(place: Place) -> Any:
     from datetime import UTC, datetime
 
-    from msp_sdk.enumeration.enumerator import ADEnumerator
+    from msp_sdk.enumeration.enumerator import ADEnumerator, EnumerationOptions
     from msp_sdk.models.domain import Domain
     from msp_sdk.network.logons import LogonLedger
 
+    domain = Domain("northvalley.test", (_our_controller(place),), datetime.now(UTC))
+    options = EnumerationOptions(directory=_our_options(place))
+    return ADEnumerator(domain, _our_credential(place), ledger=LogonLedger(Path(place["ledger"])), options=options)
+
+
+def ours_enumerate(place: Place) -> int:
+    """What a user of the library calls: every computer as a value, and all of them kept."""
+    import asyncio
+
     async def enumerate_all() -> int:
-        domain = Domain("northvalley.test", (_our_controller(place),), datetime.now(UTC))
-        ledger = LogonLedger(Path(place["ledger"]))
-        async with ADEnumerator(domain, _our_credential(place), ledger=ledger) as enumerator:
+        async with _our_enumerator(place) as enumerator:
             found = await enumerator.enumerate()
             return len(found.computers) + found.service_accounts_count
 
     return asyncio.run(enumerate_all())
+
+
+def ours_stream(place: Place) -> int:
+    """What a user of the library calls who keeps none."""
+    import asyncio
+
+    async def stream_all() -> int:
+        count = 0
+        async with _our_enumerator(place) as enumerator:
+            async for _ in enumerator.stream():
+                count += 1
+        return count
+
+    return asyncio.run(stream_all())
 
 
 def _ldap3_server(place: Place, **more: Any) -> Any:
@@ -217,7 +242,9 @@ CLIENTS: dict[str, Callable[[Place], int]] = {
     "ldap3 tuned": ldap3_tuned,
     "ldap3": ldap3_defaults,
 }
-# They log on, which the replay does not know.
+# They are measured for their memory: the one gives no service accounts, which the others count.
+MEMORY_CLIENTS = {"ours, stream()": ours_stream, "ours, enumerate()": ours_enumerate}
+# They send a password, and so nothing to the replay in clear.
 LIVE_ONLY = frozenset({"ours, DirSync", "ours, enumerate()"})
 NEEDS = {"python-ldap": "ldap", "bonsai": "bonsai"}
 
@@ -233,7 +260,7 @@ def peak_rss_kib() -> int:
 def main() -> None:
     """Read with the client that was named."""
     place = json.load(sys.stdin)
-    count = CLIENTS[sys.argv[1]](place)
+    count = (CLIENTS | MEMORY_CLIENTS)[sys.argv[1]](place)
     print(json.dumps({"count": count, "peak_rss_kib": peak_rss_kib()}))  # noqa: T201 (its answer)
 
 

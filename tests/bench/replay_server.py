@@ -1,11 +1,13 @@
 """Replays a captured directory at the speed of a socket: what remains is the cost of the client.
 
-A page is one join of bytes that were encoded before. The server believes every bind and answers every search with the
-captured entries, page by page; nothing of LDAP beyond that is here.
+A page is one join of bytes that were encoded before. The server believes every bind, says of itself that it knows
+paging, and answers a search for several attributes with the captured entries, page by page, and any other with nothing;
+nothing of LDAP beyond that is here.
 
-Run as a process: ``python replay_server.py CAPTURE ENTRIES LENGTHS`` prints its port and serves until stdin ends.
+Run as a process: ``python replay_server.py CAPTURE ENTRIES LENGTHS [TLS]`` prints its port and serves until stdin ends.
 ``CAPTURE`` holds a JSON entry a line, as ``tests/lab/inside_big.py`` writes it; it is repeated up to ``ENTRIES``.
-``LENGTHS`` is ``short``, or ``long`` for four-byte lengths everywhere, as Windows sends them.
+``LENGTHS`` is ``short``, or ``long`` for four-byte lengths everywhere, as Windows sends them. ``TLS`` is a folder with
+the certificate and key that it shows, for clients that send no password in clear; without one it speaks in clear.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import itertools
 import json
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -91,6 +94,11 @@ class Pages:
         """The answer to a bind."""
         return self._encode(0x30, message + self._encode(0x61, SUCCESS))
 
+    def root(self, message: bytes) -> bytes:
+        """The answer to a question for the rootDSE."""
+        entry = {"dn": "", "attributes": {"supportedControl": [PAGED.hex()]}}
+        return self._encode(0x30, message + encode_entry(entry, self._encode)) + self.nothing(message)
+
     def nothing(self, message: bytes) -> bytes:
         """The answer to a search that is not for this directory's entries."""
         return self._encode(0x30, message + self._encode(0x65, SUCCESS))
@@ -156,25 +164,38 @@ def answer(kind: int, body: bytes, number: bytes, controls: bytes, pages: Pages)
     """The bytes for one request."""
     if kind == BIND:
         return pages.bound(number)
-    base = next(elements(body))[1]
-    if kind != SEARCH or not base:
+    if kind != SEARCH:
+        return pages.nothing(number)
+    base, *_, attributes = (part for _, part, _ in elements(body))
+    if not base:
+        return pages.root(number)
+    # One attribute alone is asked for by who wants to know where something is: nowhere, here.
+    if len(list(elements(attributes))) == 1:
         return pages.nothing(number)
     return pages.page(requested_page(controls), number)
 
 
 def main() -> None:
     """Serve until stdin ends."""
-    capture, total, lengths = sys.argv[1:]
+    capture, total, lengths, *tls = sys.argv[1:]
     encode = long if lengths == "long" else short
     entries = [encode_entry(json.loads(line), encode) for line in Path(capture).read_text("ascii").splitlines()]
     pages = Pages(entries, int(total), encode)
     listener = socket.create_server(("127.0.0.1", 0), backlog=16)
     print(listener.getsockname()[1], flush=True)  # noqa: T201 (whoever started it waits for the port)
 
+    context = None
+    if tls:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(Path(tls[0], "server.pem"), Path(tls[0], "server.key"))
+
+    def take(connection: socket.socket) -> None:
+        serve(connection if context is None else context.wrap_socket(connection, server_side=True), pages)
+
     def accept() -> None:
         while True:
             connection, _ = listener.accept()
-            threading.Thread(target=serve, args=(connection, pages), daemon=True).start()
+            threading.Thread(target=take, args=(connection,), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
     sys.stdin.read()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.real import do_without
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = (
@@ -34,12 +35,6 @@ def _contract() -> Any:
     return module
 
 
-def _missing(reason: str) -> None:
-    if os.environ.get("MSP_REQUIRE_REAL") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture
 def central(tmp_path: Path) -> Iterator[Any]:
     made = _contract().CentralUnderTest(tmp_path)
@@ -53,14 +48,14 @@ def chromium(central: Any) -> Iterator[Any]:
     try:
         from playwright.sync_api import Error, sync_playwright
     except ImportError:
-        _missing("playwright is not installed")
+        do_without("playwright is not installed")
     if not CHROMIUM.exists():
-        _missing(f"there is no browser at {CHROMIUM}")
+        do_without(f"there is no browser at {CHROMIUM}")
     with sync_playwright() as playwright:
         try:
             browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(ARGUMENTS))
         except Error as error:
-            _missing(f"the browser does not start: {error}")
+            do_without(f"the browser does not start: {error}")
         yield browser
         browser.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 from runners.cli.demo_world import compare, compare_machines
 from runners.cli.hosts import HostLine
+from tests.real import do_without, need
 
 pytestmark = pytest.mark.slow
 DEMO = [sys.executable, "-m", "runners.cli", "demo"]
@@ -59,10 +59,7 @@ def environ(home: Path) -> dict[str, str]:
 
 
 def test_demo_ends_complete_as_an_ordinary_user_with_nothing_but_loopback(home: Path) -> None:
-    if shutil.which("unshare") is None or shutil.which("ip") is None:
-        if os.environ.get("MSP_REQUIRE_REAL") == "1":
-            pytest.fail("unshare and ip are needed (util-linux, iproute2)")
-        pytest.skip("unshare and ip are needed (util-linux, iproute2)")
+    need("unshare", "ip")
     ended = subprocess.run(
         [*alone(), *DEMO, "--exit-when-complete", "--computers", "20"],
         env=environ(home),
@@ -71,8 +68,8 @@ def test_demo_ends_complete_as_an_ordinary_user_with_nothing_but_loopback(home: 
         timeout=150,
         check=False,
     )
-    if ended.returncode and "unshare" in ended.stderr and os.environ.get("MSP_REQUIRE_REAL") != "1":
-        pytest.skip(f"this kernel lends no namespace: {ended.stderr.strip()}")
+    if ended.returncode and "unshare" in ended.stderr:
+        do_without(f"this kernel lends no namespace: {ended.stderr.strip()}")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "RECEPTION-99 is listed as new" in ended.stdout
     assert "RECEPTION-99 has its agent" in ended.stdout

@@ -25,11 +25,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from attrs import field, frozen
 
 from msp_sdk.testing.certificates import EstateCA
 from tests.lab.cache import unpack_or_build
+from tests.real import do_without
 
 HERE = Path(__file__).parent
 SAMBA_DATABASE = HERE / "samba_database.py"
@@ -110,12 +110,6 @@ def _missing() -> str | None:
     return None
 
 
-def _need_real(reason: str) -> None:
-    if os.environ.get("MSP_REQUIRE_REAL") == "1":
-        pytest.fail(f"MSP_REQUIRE_REAL=1, but {reason}.")
-    pytest.skip(f"no Samba domain controller: {reason}")
-
-
 @contextmanager
 def samba_controller(*, computers: int = 0) -> Iterator[SambaLab]:
     """A running controller, or the test is skipped with the reason.
@@ -124,12 +118,17 @@ def samba_controller(*, computers: int = 0) -> Iterator[SambaLab]:
         computers: 0 is the small clinic of ``samba_database.py``; else so many made up by ``big_database.py``, built
             once and kept in the user's cache.
     """
-    reason = _missing()
-    if reason is not None:
-        _need_real(reason)
-    _sweep()
+    need_samba()
     with ExitStack() as stack:
         yield _start(stack, computers)
+
+
+def need_samba() -> None:
+    """Go on only where there can be a controller; what a killed run left is removed first."""
+    reason = _missing()
+    if reason is not None:
+        do_without(f"there is no Samba domain controller: {reason}")
+    _sweep()
 
 
 def _sweep() -> None:
@@ -139,7 +138,7 @@ def _sweep() -> None:
         name = line.split()[0]
         owner = name.removeprefix(NAME_PREFIX).split("-")[0]
         if name.startswith(NAME_PREFIX) and owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            _remove_namespace(name)
+            remove_namespace(name)
     for folder in Path(tempfile.gettempdir()).glob(f"{NAME_PREFIX}*"):
         owner = folder.name.removeprefix(NAME_PREFIX).split("-")[0]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists():
@@ -152,39 +151,63 @@ def _start(stack: ExitStack, computers: int) -> SambaLab:
     if computers:
         unpack_or_build(folder, lambda empty: _build_big(empty, computers), _recipe(computers))
     else:
-        _provision(folder)
-    # Samba's own certificate carries no subjectAltName, so that nothing could verify it; ours does.
+        provision(folder)
+    write_smb_conf(folder)
     ca = EstateCA.make("North Valley lab CA")
-    certificate = ca.issue([CONTROLLER])
+    sha256 = show_certificate(folder, ca)
+    password = seed(folder, clinic=not computers)
+    namespace = open_namespace(stack)
+    _ip("-n", namespace, "addr", "add", f"{ADDRESS}/24", "dev", "lo")
+    lab = SambaLab(namespace, folder, sha256, ca.pem.decode("ascii"), f"svc-msp@{DOMAIN}", password)
+    run_samba(stack, lab)
+    return lab
+
+
+def show_certificate(folder: Path, ca: EstateCA, host: str = "dc1") -> str:
+    """Have the controller show a certificate of this CA; its digest.
+
+    Samba's own carries no subjectAltName, so that nothing could verify it.
+    """
+    certificate = ca.issue([f"{host}.{DOMAIN}"])
     certificate.write(folder / "tls", "server")
     (folder / "tls" / "ca.pem").write_bytes(ca.pem)
-    (folder / "etc" / "smb.conf").write_text(_smb_conf(folder), encoding="ascii")
+    return certificate.sha256
+
+
+def seed(folder: Path, *, clinic: bool) -> str:
+    """Make the ordinary account, and the clinic's computers; the account's password."""
     # Made up for this one run, strong enough for the domain's policy.
     password = f"Aa1-{secrets.token_urlsafe(12)}"
-    order = {"do": "seed", "password": password, "lockout_threshold": LOCKOUT_THRESHOLD, "clinic": not computers}
+    order = {"do": "seed", "password": password, "lockout_threshold": LOCKOUT_THRESHOLD, "clinic": clinic}
     run_samba_script(folder, order)
+    return password
 
+
+def open_namespace(stack: ExitStack) -> str:
+    """A network namespace whose names are those of the domain's DNS."""
     namespace = f"{NAME_PREFIX}{os.getpid()}-{secrets.token_hex(2)}"
-    subprocess.run(["ip", "netns", "add", namespace], check=True, capture_output=True)
-    stack.callback(_remove_namespace, namespace)
-    for command in (["link", "set", "lo", "up"], ["addr", "add", f"{ADDRESS}/24", "dev", "lo"]):
-        subprocess.run(["ip", "-n", namespace, *command], check=True, capture_output=True)
+    _ip("netns", "add", namespace)
+    stack.callback(remove_namespace, namespace)
+    _ip("-n", namespace, "link", "set", "lo", "up")
     private = NETNS_FILES / namespace
     private.mkdir(parents=True)
     (private / "resolv.conf").write_text(f"search {DOMAIN}\nnameserver {ADDRESS}\n", encoding="ascii")
+    return namespace
 
-    log = stack.enter_context((folder / "log").open("wb"))
+
+def run_samba(stack: ExitStack, lab: SambaLab, address: str = ADDRESS) -> None:
+    """Start the controller in its namespace, and wait until it answers."""
+    configuration = str(lab.folder / "etc/smb.conf")
+    log = stack.enter_context((lab.folder / "log").open("wb"))
     server = subprocess.Popen(
-        ["ip", "netns", "exec", namespace, "samba", "-F", "--no-process-group", "-s", str(folder / "etc/smb.conf")],
+        ["ip", "netns", "exec", lab.namespace, "samba", "-F", "--no-process-group", "-s", configuration],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         start_new_session=True,
     )
-    stack.callback(_end, server, namespace)
-    lab = SambaLab(namespace, folder, certificate.sha256, ca.pem.decode("ascii"), f"svc-msp@{DOMAIN}", password)
-    _wait_ready(lab, server)
-    return lab
+    stack.callback(_end, server, lab.namespace)
+    _wait_ready(lab, server, address)
 
 
 def _recipe(computers: int) -> bytes:
@@ -195,15 +218,16 @@ def _recipe(computers: int) -> bytes:
 
 
 def _build_big(folder: Path, computers: int) -> None:
-    _provision(folder)
-    (folder / "etc" / "smb.conf").write_text(_smb_conf(folder), encoding="ascii")
+    provision(folder)
+    write_smb_conf(folder)
     run_samba_script(folder, {"computers": computers}, script=BIG_DATABASE)
     # Holds the paths of this folder, and is written anew.
     shutil.rmtree(folder / "etc")
     (folder / "etc").mkdir()
 
 
-def _provision(folder: Path) -> None:
+def provision(folder: Path) -> None:
+    """Make the domain, with this folder's controller as its first one."""
     # Without --adminpass Samba draws one that nobody learns: no test logs on as administrator.
     done = subprocess.run(
         [
@@ -220,16 +244,16 @@ def _provision(folder: Path) -> None:
     assert done.returncode == 0, f"samba-tool could not provision:\n{done.stdout}\n{done.stderr}"
 
 
-def _smb_conf(folder: Path) -> str:
+def write_smb_conf(folder: Path, host: str = "dc1", address: str = ADDRESS, more: str = "") -> None:
     """The provisioned one takes over parts of the host's; ours lies below the folder with all that it writes."""
-    return f"""[global]
-  netbios name = DC1
+    text = f"""[global]
+  netbios name = {host.upper()}
   realm = {REALM}
   workgroup = {NETBIOS}
   server role = active directory domain controller
   server services = ldap cldap kdc dns
   idmap_ldb:use rfc2307 = yes
-  interfaces = lo {ADDRESS}/24
+  interfaces = lo {address}/24
   bind interfaces only = yes
   dns forwarder =
   private dir = {folder}/private
@@ -245,7 +269,10 @@ def _smb_conf(folder: Path) -> str:
   tls certfile = {folder}/tls/server.pem
   tls keyfile = {folder}/tls/server.key
   tls cafile = {folder}/tls/ca.pem
-"""
+{more}"""
+    for name in ("etc", "run", "cache", "lock"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "etc" / "smb.conf").write_text(text, encoding="ascii")
 
 
 def run_samba_script(folder: Path, order: dict[str, Any], script: Path = SAMBA_DATABASE) -> dict[str, Any]:
@@ -263,7 +290,7 @@ def run_samba_script(folder: Path, order: dict[str, Any], script: Path = SAMBA_D
     return found
 
 
-def _wait_ready(lab: SambaLab, server: subprocess.Popen[bytes]) -> None:
+def _wait_ready(lab: SambaLab, server: subprocess.Popen[bytes], address: str) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
     waiter = (
         "import socket, sys, time\n"
@@ -271,7 +298,7 @@ def _wait_ready(lab: SambaLab, server: subprocess.Popen[bytes]) -> None:
         f"    end = time.monotonic() + {READY_WITHIN_S}\n"
         "    while True:\n"
         "        try:\n"
-        f"            socket.create_connection(('{ADDRESS}', port), 2).close()\n"
+        f"            socket.create_connection(('{address}', port), 2).close()\n"
         "            break\n"
         "        except OSError:\n"
         "            if time.monotonic() > end: sys.exit(f'port {port} stayed closed')\n"
@@ -284,26 +311,31 @@ def _wait_ready(lab: SambaLab, server: subprocess.Popen[bytes]) -> None:
     assert alive, f"Samba ended at once:\n{log}"
 
 
-def _pids(namespace: str) -> list[int]:
+def pids_of(namespace: str) -> list[int]:
+    """Every process in it."""
     listed = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True, check=False).stdout
     return [int(pid) for pid in listed.split()]
 
 
-def _remove_namespace(namespace: str) -> None:
+def remove_namespace(namespace: str) -> None:
     """End every process of a namespace that is ours, then the namespace and its resolver files."""
     for number, patience_s in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
         deadline = time.monotonic() + patience_s
-        for pid in _pids(namespace):
+        for pid in pids_of(namespace):
             try:
                 os.kill(pid, number)
             except ProcessLookupError:
                 continue
-        while _pids(namespace) and time.monotonic() < deadline:
+        while pids_of(namespace) and time.monotonic() < deadline:
             time.sleep(0.05)
     subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
     shutil.rmtree(NETNS_FILES / namespace, ignore_errors=True)
 
 
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
 def _end(server: subprocess.Popen[bytes], namespace: str) -> None:
-    _remove_namespace(namespace)
+    remove_namespace(namespace)
     server.wait(timeout=10)

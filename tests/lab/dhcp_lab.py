@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,8 @@ CLIENTS = {
     "dhcpcd": "dhcpcd -4 -1 -w -t 10 --noarp --nobackground $CABLE & for i in $(seq 100); do"
     " ls /var/lib/dhcpcd/*.lease >/dev/null 2>&1 && break; sleep 0.1; done; sleep 0.5",
 }
-PROGRAMS = {"udhcpc": "udhcpc", "dhclient": "dhclient", "dhcpcd": "dhcpcd"}
+PROGRAMS = ("dnsmasq", "unshare", "ss")
+"""Needed beside a client; a client's program has its name."""
 
 
 @frozen
@@ -207,9 +207,17 @@ class DhcpLab:
             time.sleep(0.05)
 
 
-def missing(programs: Sequence[str]) -> str | None:
-    """Which program is not here, or None."""
-    return next((program for program in programs if shutil.which(program) is None), None)
+def define_site(folder: Path, ad_site: str) -> None:
+    """Tell a controller's directory which site the client's subnet belongs to; it is read at the next ping."""
+    subprocess.run(
+        [
+            *("/usr/bin/python3", "/usr/bin/samba-tool", "sites", "subnet", "create", SUBNET, ad_site),
+            *("-H", f"tdb://{folder}/private/sam.ldb", f"--configfile={folder}/etc/smb.conf"),
+        ],
+        check=True,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from msp_sdk.directory.session import DirectoryOptions, read_root_dse, see_certi
 from msp_sdk.enumeration.enumerator import ADEnumerator, EnumerationOptions, with_addresses
 from msp_sdk.errors import MspError
 from msp_sdk.models.credential import Credential, TrustedCertificate
-from msp_sdk.models.domain import Domain
+from msp_sdk.models.domain import Domain, DomainDiscovery
 from msp_sdk.network.logons import LogonLedger
 from msp_sdk.network.resolver import Resolver, order_controllers
 from msp_sdk.secret import Secret
@@ -46,14 +46,22 @@ def credential_of(given: dict[str, Any]) -> Credential:
 
 async def discover(given: dict[str, Any]) -> Any:
     """Find the domain by its DNS, knowing only the address of a DNS server and a search domain."""
+    return unstructure(await _discover(given))
+
+
+async def _discover(given: dict[str, Any]) -> DomainDiscovery:
     from msp_sdk.discovery import DiscoveryOptions, DomainDiscoverer
 
     options = DiscoveryOptions(resolvers=((given["dns"], 53),), search=tuple(given.get("search", [DOMAIN])))
-    return unstructure(await DomainDiscoverer(options=options).discover())
+    return await DomainDiscoverer(options=options).discover()
 
 
 async def _domain(given: dict[str, Any]) -> Domain:
-    """The domain as its SRV records name it."""
+    """The domain as its SRV records name it, or as discovery found it where that is asked for."""
+    if given.get("discovered"):
+        found = await _discover(given)
+        assert found.best is not None
+        return found.best
     records = await resolver_of(given).srv(f"_ldap._tcp.dc._msdcs.{DOMAIN}")
     controllers = order_controllers(records, lambda _: 0)
     if "port" in given:

@@ -67,7 +67,8 @@ async def follow(given: dict[str, Any]) -> Any:
     from msp_sdk.models.computer import apply_changes
 
     ledger = LogonLedger(Path(given["ledger"]))
-    options = EnumerationOptions(resolver=inside.resolver_of(given))
+    directory = inside.DirectoryOptions(**given.get("options", {}))
+    options = EnumerationOptions(directory=directory, resolver=inside.resolver_of(given))
     domain = await inside._domain(given)
     async with ADEnumerator(domain, inside.credential_of(given), ledger=ledger, options=options) as enumerator:
         kept = await enumerator.enumerate()
@@ -88,6 +89,7 @@ async def follow(given: dict[str, Any]) -> Any:
                     "places": {c.sam_account_name: c.ou_path for c in changes.changed},
                     "removed": [str(gone.object_guid) for gone in changes.removed],
                     "complete": changes.complete,
+                    "source": changes.source,
                     "took_s": took_s,
                 }
             )

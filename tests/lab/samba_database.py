@@ -107,6 +107,15 @@ def add_address(samdb: SamDB, domain: str, name: str, address: str) -> None:
     samdb.add({"dn": f"DC={name},{zone}", "objectClass": ["top", "dnsNode"], "dnsRecord": ndr_pack(record)})
 
 
+def addresses(samdb: SamDB, order: dict) -> dict:
+    """Some thousand hosts in DNS, with an address each."""
+    samdb.transaction_start()
+    for number in range(order["count"]):
+        add_address(samdb, order["domain"], f"host{number:04}", f"10.100.{number // 250}.{number % 250 + 1}")
+    samdb.transaction_commit()
+    return {}
+
+
 def computers(samdb: SamDB, order: dict) -> dict:
     """By name: SID, system, and the address that the clinic gave it."""
     addresses = {row[0]: row[3] for row in COMPUTERS}
@@ -200,6 +209,7 @@ def check(samdb: SamDB, order: dict) -> dict:
 
 
 ORDERS = {
+    "addresses": addresses,
     "check": check,
     "seed": seed,
     "computers": computers,

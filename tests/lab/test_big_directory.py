@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from tests.lab.conftest import MANY
 from tests.lab.controller import CONTROLLER, SambaLab, run_samba_script
 from tests.lab.following import follower, read_raw
 from tests.lab.ldif import Attributes, read_ldif
+from tests.real import need
 
 pytestmark = pytest.mark.samba
 
@@ -38,8 +38,7 @@ def by_guid(entries: Iterator[tuple[str, Attributes]]) -> Read:
 @pytest.fixture(scope="module")
 def oracle(big_samba, tmp_path_factory) -> Read:
     """Every computer as ldapsearch reads it."""
-    if shutil.which("ldapsearch") is None:
-        pytest.skip("ldapsearch is not installed")
+    need("ldapsearch")
     folder = tmp_path_factory.mktemp("oracle")
     (folder / "ca.pem").write_text(big_samba.ca_pem, encoding="ascii")
     (folder / "password").write_text(big_samba.password, encoding="ascii")

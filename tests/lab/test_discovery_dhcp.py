@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-
 import pytest
 
 from tests.lab import dhcp_lab
+from tests.real import need
 
 pytestmark = pytest.mark.samba
 
@@ -18,36 +16,10 @@ SITE = "Default-First-Site-Name"
 
 @pytest.fixture(scope="module")
 def lab(samba):
-    gone = dhcp_lab.missing(["dnsmasq", "unshare", "ss"])
-    if gone is not None:
-        skip(gone)
-    define_site(samba)
+    need(*dhcp_lab.PROGRAMS)
+    dhcp_lab.define_site(samba.folder, SITE)
     with dhcp_lab.open_dhcp_lab(samba.namespace) as opened:
         yield opened
-
-
-def define_site(samba):
-    """Tell the directory which site the client's subnet belongs to; it is read at the next ping."""
-    subprocess.run(
-        [
-            *("/usr/bin/python3", "/usr/bin/samba-tool", "sites", "subnet", "create", dhcp_lab.SUBNET, SITE),
-            *("-H", f"tdb://{samba.folder}/private/sam.ldb", f"--configfile={samba.folder}/etc/smb.conf"),
-        ],
-        check=True,
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-    )
-
-
-def skip(program):
-    if os.environ.get("MSP_REQUIRE_REAL") == "1":
-        pytest.fail(f"MSP_REQUIRE_REAL=1, but {program} is not installed.")
-    pytest.skip(f"{program} is not installed")
-
-
-def need(client):
-    if dhcp_lab.missing([dhcp_lab.PROGRAMS[client]]) is not None:
-        skip(client)
 
 
 def judge(told, samba):
@@ -153,17 +125,3 @@ def test_a_sweep_that_was_asked_for_lists_the_windows_hosts_beside_us(lab):
     assert told.document["domains"] == []
     (host,) = told.document["swept"]
     assert (host["address"], host["doors"], host["reason"]) == (address, [5985], "not-in-a-directory")
-
-
-def test_time_of_msp_discover_from_a_lease_alone(lab, samba, benchmark, capsys):
-    # Run by `nox -s bench -- discovery`: the start of the interpreter is part of it, the lease is not. Aim: 3 s.
-    need("udhcpc")
-    told = []
-    with lab.server(f"--dhcp-option=6,{DNS}", f"--dhcp-option=15,{DOMAIN}"):
-        benchmark.pedantic(lambda: told.append(lab.discover("udhcpc", "--json")), rounds=5)
-    for one in told:
-        judge(one, samba)
-    took_s = sorted(one.took_s for one in told)
-    benchmark.extra_info["seconds"] = took_s
-    with capsys.disabled():
-        print(f"\nmsp discover --json, nothing but DHCP: {', '.join(f'{seconds:.2f}' for seconds in took_s)} s")  # noqa: T201 (a bench says what it found)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.real import need
+
 pytestmark = pytest.mark.samba
 
 
 def test_ldapsearch_reads_the_directory_over_verified_tls(samba, tmp_path):
-    if shutil.which("ldapsearch") is None:
-        pytest.skip("ldapsearch is not installed")
+    need("ldapsearch")
     password = tmp_path / "password"
     password.write_text(samba.password, encoding="ascii")
     ca = tmp_path / "ca.pem"
@@ -29,8 +29,7 @@ def test_ldapsearch_reads_the_directory_over_verified_tls(samba, tmp_path):
 
 
 def test_wrong_password_of_a_foreign_tool_counts_once(samba, tmp_path):
-    if shutil.which("ldapsearch") is None:
-        pytest.skip("ldapsearch is not installed")
+    need("ldapsearch")
     samba.reset_bad_password_count("svc-msp")
     password = tmp_path / "password"
     password.write_text("not-this-one", encoding="ascii")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pytest
 
 from msp_sdk.network.kerberos import is_installed
 from tests.lab.controller import run_samba_script
+from tests.real import do_without
 
 pytestmark = pytest.mark.samba
 
@@ -33,10 +33,7 @@ NORMAL = {"userAccountControl": "512", "accountExpires": "0", "lockoutTime": "0"
 @pytest.fixture(autouse=True)
 def _kerberos() -> None:
     if not is_installed():
-        why = "the extra `kerberos` is not installed"
-        if os.environ.get("MSP_REQUIRE_REAL") == "1":
-            pytest.fail(f"MSP_REQUIRE_REAL=1, but {why}.")
-        pytest.skip(why)
+        do_without("the extra `kerberos` is not installed")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import shutil
 import socket
 import ssl
 import sys
@@ -40,6 +39,7 @@ from msp_sdk.testing.directory_filter import matches
 from msp_sdk.testing.directory_wire import write_entry
 from msp_sdk.testing.dns import DnsServer, DnsZone
 from msp_sdk.testing.estate import Estate, EstateSpec
+from tests.real import need
 
 DOMAIN = "northvalley.test"
 BASE = "DC=northvalley,DC=test"
@@ -48,10 +48,9 @@ SIZE_LIMIT_EXCEEDED = 4
 INVALID_CREDENTIALS = 49
 STRONGER_AUTH_REQUIRED = 8
 OPERATIONS_ERROR = 1
+UNWILLING_TO_PERFORM = 53
 
 pytestmark = pytest.mark.anyio
-needs_ldapsearch = pytest.mark.skipif(shutil.which("ldapsearch") is None, reason="ldapsearch is not installed")
-needs_dig = pytest.mark.skipif(shutil.which("dig") is None, reason="dig is not installed")
 
 
 async def run(*command: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
@@ -72,6 +71,8 @@ def make_server(count: int) -> LdapServer:
 
 @pytest.fixture
 def ldapsearch(tmp_path):
+    need("ldapsearch")
+
     async def search(server: LdapServer, *more: str, password: str = "right", tls: bool = True, bind: bool = True):
         secret = write_private(tmp_path / "password", password.encode())
         logon = ("-D", f"svc@{DOMAIN}", "-y", str(secret)) if bind else ()
@@ -84,7 +85,6 @@ def ldapsearch(tmp_path):
     return search
 
 
-@needs_ldapsearch
 async def test_ldapsearch_without_paging_is_cut_at_a_thousand_and_with_paging_gets_all(ldapsearch):
     # Lesson 27.
     async with make_server(1234) as server:
@@ -96,7 +96,6 @@ async def test_ldapsearch_without_paging_is_cut_at_a_thousand_and_with_paging_ge
         assert out.count("# refldap://") == 3
 
 
-@needs_ldapsearch
 async def test_ldapsearch_is_refused_in_clear_with_a_wrong_password_and_without_a_bind(ldapsearch):
     async with make_server(1) as server:
         code, _, error = await ldapsearch(server, "-b", BASE, tls=False)
@@ -109,13 +108,29 @@ async def test_ldapsearch_is_refused_in_clear_with_a_wrong_password_and_without_
         assert (code, f"dnsHostName: dc1.{DOMAIN}" in out) == (0, True)
 
 
-@needs_ldapsearch
 async def test_three_wrong_passwords_lock_the_account_and_say_so(ldapsearch):
     async with make_server(1) as server:
         for _ in range(3):
             await ldapsearch(server, "-b", BASE, password="wrong")
         code, _, error = await ldapsearch(server, "-b", BASE)
         assert (code, "data 775" in error) == (INVALID_CREDENTIALS, True)
+
+
+async def test_a_page_holds_a_thousand_entries_whatever_size_is_asked_for():
+    # Lesson 27: whoever asks for more and takes the first page for all of it has a part.
+    def work(client: ldap3.Connection) -> None:
+        cookie = b""
+        while True:
+            client.search(BASE, "(objectClass=computer)", attributes=["cn"], paged_size=5000, paged_cookie=cookie)
+            pages.append(sum(part["type"] == "searchResEntry" for part in client.response))
+            cookie = client.result["controls"]["1.2.840.113556.1.4.319"]["value"]["cookie"]
+            if not cookie:
+                return
+
+    pages: list[int] = []
+    async with make_server(2345) as server:
+        await with_ldap3(server, work)
+    assert pages == [1000, 1000, 345]
 
 
 @contextmanager
@@ -321,15 +336,19 @@ async def test_ntlm_must_sign_in_clear_and_bind_to_its_channel_under_tls_where_t
 
     async with make_server(1) as server:
         assert (await bind(server, tls=False, sealed=True))[0] == 0
-        assert (await bind(server, tls=True, bound=digest))[0] == 0
+        assert (await bind(server, tls=True, bound=digest, signs=False))[0] == 0
         for bound in (None, bytes(32)):
-            code, text = await bind(server, tls=True, bound=bound)
+            code, text = await bind(server, tls=True, bound=bound, signs=False)
             assert (code, "data 80090346" in text) == (INVALID_CREDENTIALS, True)
         code, text = await bind(server, tls=False, signs=False)
         assert (code, "integrity checking" in text) == (STRONGER_AUTH_REQUIRED, True)
         server.demands_signing = server.demands_binding = False
         assert (await bind(server, tls=False, signs=False))[0] == 0
-        assert (await bind(server, tls=True))[0] == 0
+        assert (await bind(server, tls=True, signs=False))[0] == 0
+        # MS-ADTS 5.1.2.2: TLS, or SASL's own protection, and never the one inside the other.
+        for bound in (None, digest):
+            assert (await bind(server, tls=True, bound=bound))[0] == UNWILLING_TO_PERFORM
+        assert [seen.outcome for seen in server.binds[-2:]] == ["sealed-in-tls"] * 2
 
 
 @pytest.mark.parametrize("break_it", BROKEN, ids=[each.__name__ for each in BROKEN])
@@ -408,8 +427,8 @@ async def test_the_estates_process_obeys_orders_and_answers_what_it_cannot_do_wi
     assert process.returncode == 0
 
 
-@needs_dig
 async def test_dig_reads_srv_addresses_and_the_lack_of_a_name():
+    need("dig")
     zone = DnsZone(DOMAIN)
     zone.add_controller("dc1", "127.77.0.1", port=3890, priority=1, weight=7)
     async with DnsServer(zone) as dns:

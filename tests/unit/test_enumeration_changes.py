@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -72,11 +73,14 @@ def site(tmp_path) -> Callable[[], object]:
                 make_computer_entry("WS2", "Windows 11 Pro", domain=DOMAIN),
                 make_service_account_entry("gmsa1", domain=DOMAIN),
             ],
+            invocation_id=uuid.UUID(int=1),
         )
         accounts = Accounts([Account("svc", "right", "NORTHVALLEY", DOMAIN)])
         async with (
             LdapServer(spec, accounts, certificate=CERTIFICATE) as first,
-            LdapServer(spec.replica("dc2"), accounts, certificate=CERTIFICATE) as second,
+            LdapServer(
+                spec.replica("dc2", invocation_id=uuid.UUID(int=500_000)), accounts, certificate=CERTIFICATE
+            ) as second,
         ):
             yield Site([first, second], LogonLedger(tmp_path / "logons.db"))
 
@@ -218,6 +222,8 @@ async def test_a_count_of_one_controller_is_lost_at_another(site):
     async with site() as it:
         for server in it.servers:
             server.faults.refuse_dirsync = True
+        # The other one has counted further: only its database tells that this is another count.
+        assert it.servers[0].spec.log.usn < it.servers[1].spec.log.usn
         async with it.enumerator(it.servers[0]) as enumerator:
             cursor = (await enumerator.enumerate()).cursor
             assert (await enumerator.changes(since=cursor or "")).changed == ()

@@ -36,10 +36,9 @@ from msp_sdk.network.kerberos import (
     render_krb5_conf,
 )
 from msp_sdk.secret import Secret
+from tests.real import REQUIRED
 
-needs_extra = pytest.mark.skipif(
-    not is_installed() and os.environ.get("MSP_REQUIRE_REAL") != "1", reason="the extra `kerberos` is not installed"
-)
+needs_extra = pytest.mark.skipif(not is_installed() and not REQUIRED, reason="the extra `kerberos` is not installed")
 SVC = Principal("svc", "CORP.EXAMPLE")
 
 

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from pathlib import Path
 
 import pytest
 
 from msp_sdk import errors
 from msp_sdk.testing.host_lab import HostLab
-from msp_sdk.testing.windows_host import Machine, answers
 from msp_sdk.testing.wsman import HostsThread
 from msp_sdk.testing.wsman_shells import ACCESS_DENIED, INVALID_SELECTORS, MAX_OPERATIONS, STDIN_CLOSED
 from msp_sdk.windows.scripts import Script, load
 from msp_sdk.windows.shell import ShellOptions
-
-
-def script(name: str, *, writes: bool) -> Script:
-    text = f"param($Parameters)\n# runs {name}\n"
-    return Script(name, 1, text, hashlib.sha256(text.encode()).hexdigest(), writes)
-
-
-ECHO, WRITE = script("test-echo", writes=False), script("test-write", writes=True)
-
-
-@answers("test-echo", sha256=ECHO.sha256)
-def echo(machine: Machine, parameters, payload: bytes):
-    return {"parameters": parameters, "payload_bytes": len(payload), "sum": sum(payload)}
-
-
-@answers("test-write", sha256=WRITE.sha256)
-def write(machine: Machine, parameters, payload: bytes):
-    machine.notes["written"] = machine.notes.get("written", 0) + 1
-    return {"written": machine.notes["written"]}
+from tests.unit.echo_scripts import ECHO, WRITE
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import socket
 import traceback
@@ -18,29 +17,9 @@ from msp_sdk.models.credential import Credential, TrustedCertificate
 from msp_sdk.models.target import Target
 from msp_sdk.testing.certificates import EstateCA
 from msp_sdk.testing.host_lab import LAB_PASSWORD, HostLab, RecordingFront
-from msp_sdk.testing.windows_host import Machine, answers
 from msp_sdk.testing.wsman import HostsThread, WsmanHost
-from msp_sdk.windows.scripts import Script
 from msp_sdk.windows.shell import HostPolicy
-
-
-def script(name: str, *, writes: bool) -> Script:
-    text = f"param($Parameters)\n# shell {name}\n"
-    return Script(name, 1, text, hashlib.sha256(text.encode()).hexdigest(), writes)
-
-
-ECHO, WRITE = script("test-echo", writes=False), script("test-write", writes=True)
-
-
-@answers("test-echo", sha256=ECHO.sha256)
-def echo(machine: Machine, parameters, payload: bytes):
-    return {"parameters": parameters, "payload_bytes": len(payload), "sum": sum(payload)}
-
-
-@answers("test-write", sha256=WRITE.sha256)
-def write(machine: Machine, parameters, payload: bytes):
-    machine.notes["written"] = machine.notes.get("written", 0) + 1
-    return {"written": machine.notes["written"]}
+from tests.unit.echo_scripts import ECHO, WRITE
 
 
 @pytest.fixture
