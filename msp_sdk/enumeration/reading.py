@@ -29,14 +29,13 @@ from msp_sdk.enumeration.classify import (
     ServiceAccount,
     classify,
 )
-from msp_sdk.enumeration.filters import any_of, equals, is_guid
+from msp_sdk.enumeration.filters import any_of, equals, guid_filters
 from msp_sdk.enumeration.scope import Members, in_scope
 from msp_sdk.errors import DirectoryError
 from msp_sdk.models.computer import Computer, EnumerationScope, LapsKind
 
 # A tombstone says so itself; a move shows in the parent.
 WATCHED_ATTRIBUTES = (*COMPUTER_ATTRIBUTES, "isDeleted", "parentGUID")
-_CHUNK_COUNT = 100
 _LAPS_PASSWORDS: tuple[tuple[str, LapsKind], ...] = (
     ("ms-Mcs-AdmPwd", "legacy"),
     ("msLAPS-Password", "windows"),
@@ -182,7 +181,7 @@ def read_back(session: DirectorySession, base_dn: str, guids: Sequence[str]) -> 
     Raises:
         PartialResultError, DirectoryError: As :meth:`DirectorySession.pages`.
     """
-    for filter_text in _filters_of(guids):
+    for filter_text in guid_filters(guids):
         for page in session.pages(base_dn, f"(&{COMPUTER_FILTER}{filter_text})", COMPUTER_ATTRIBUTES):
             yield from page
 
@@ -213,7 +212,7 @@ def with_laps(
     readable: dict[str, LapsKind] = {}
     for attribute, kind in _LAPS_PASSWORDS:
         here = f"({attribute}=*)"
-        filters = [f"(&{here}{part})" for part in _filters_of(concerned)] if some else [f"(&{COMPUTER_FILTER}{here})"]
+        filters = [f"(&{here}{part})" for part in guid_filters(concerned)] if some else [f"(&{COMPUTER_FILTER}{here})"]
         for filter_text in filters:
             for page in session.pages(base_dn, filter_text, ("objectGUID",)):
                 readable |= {guid: kind for entry in page if (guid := parse_guid(identity_of(entry)))}
@@ -227,7 +226,3 @@ def _laps_of(computer: Computer, kind: LapsKind | None) -> Computer:
     fits = kind is not None and (kind == "legacy") == (computer.laps == "legacy")
     return attrs.evolve(computer, laps=kind if fits else computer.laps, laps_readable=fits)
 
-
-def _filters_of(guids: Sequence[str]) -> Iterator[str]:
-    for start in range(0, len(guids), _CHUNK_COUNT):
-        yield any_of(*map(is_guid, guids[start : start + _CHUNK_COUNT]))

@@ -18,6 +18,7 @@ class EnumerationScope:
             what lies below belongs to them.
         excluded_ous: Containers that are left out, also where ``ous`` names one above them.
         names: Patterns of the short name with ``*``, ``?`` and ``[…]``, any case.
+        excluded_names: Patterns of names that are left out.
         roles: Roles.
         groups: Groups, by name or distinguished name; members of their members count.
     """
@@ -27,6 +28,7 @@ class EnumerationScope:
     names: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    excluded_names: tuple[str, ...] = ()
 
     @property
     def is_everything(self) -> bool:
@@ -42,10 +44,16 @@ class EnumerationScope:
 
     def covers_name(self, hostname: str) -> bool:
         """True if a computer of this name belongs to it, as far as the name decides."""
-        if not self.names:
-            return True
         folded = hostname.casefold()
-        return any(_pattern(name).match(folded) is not None for name in self.names)
+        if any(_pattern(name).match(folded) is not None for name in self.excluded_names):
+            return False
+        return not self.names or any(_pattern(name).match(folded) is not None for name in self.names)
+
+    def may_cover(self, *, hostname: str, ou_path: str, role: str) -> bool:
+        """True if a computer like this belongs to it, as far as it can be told without asking for groups."""
+        return (
+            (not self.roles or role in self.roles) and self.covers_place(ou_path) and self.covers_name(hostname)
+        )
 
     def covers(self, *, hostname: str, ou_path: str, role: str) -> bool:
         """True if a reading in this scope is sure to have looked at a computer like this.
@@ -53,12 +61,7 @@ class EnumerationScope:
         Whose group decides is not known from here: of a scope with groups it is sure of nobody. So only what this
         says True to may be missed in such a reading.
         """
-        return (
-            not self.groups
-            and (not self.roles or role in self.roles)
-            and self.covers_place(ou_path)
-            and self.covers_name(hostname)
-        )
+        return not self.groups and self.may_cover(hostname=hostname, ou_path=ou_path, role=role)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -69,8 +72,13 @@ def fold_path(path: str) -> tuple[str, ...]:
         >>> fold_path(r"Clinic/A\/B/")
         ('clinic', 'a/b')
     """
+    return tuple(name.casefold() for name in path_names(path))
+
+
+def path_names(path: str) -> tuple[str, ...]:
+    r"""A path of containers as its names, from the root down; ``\/`` is a slash inside a name."""
     names = re.split(r"(?<!\\)/", path)
-    return tuple(name.replace("\\/", "/").strip().casefold() for name in names if name.strip())
+    return tuple(name.replace("\\/", "/").strip() for name in names if name.strip())
 
 
 def _lies_in(place: tuple[str, ...], container: tuple[str, ...]) -> bool:

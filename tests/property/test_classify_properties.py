@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from msp_sdk.directory.entry import Entry, ou_path, parse_sid, render_sid, split_dn
 from msp_sdk.enumeration.classify import COMPUTER_ATTRIBUTES, ServiceAccount, classify
 from msp_sdk.models.reason import REASONS
-from msp_sdk.testing.directory_data import escape_dn
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 WORDS = st.sampled_from(["Windows", "Server", "10", "Enterprise", "Linux", "IoT", "2008", "R2", "®", "Samba", ""])
