@@ -1,8 +1,8 @@
 """Enumeration reports: the last good result stays, whatever fails after it (lesson 24).
 
-Only a complete ``full`` marks what is missing as vanished, and only in its domain and scope. A ``changes`` report
-holds whole computers, so it is always taken; where it does not go on from what came before it, something is missing
-in between, and a full enumeration is wished by itself.
+Only a complete ``full`` marks what is missing as vanished, in its domain and scope; all of its domain where it was
+read in the scope that the site has now. A ``changes`` report holds whole computers, so it is always taken; where it
+does not go on from what came before it, something is missing in between, and a full enumeration is wished by itself.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from msp_sdk.models.generation import ENUMERATION
 from msp_sdk.wire.converter import structure, unstructure
 
 PAGE_COUNT = 100
+DOMAIN_OUT_OF_SCOPE = "domain-out-of-scope"
 ROLES: tuple[str, ...] = get_args(ComputerRole)
 
 Batches = AsyncIterator[list[dict[str, Any]]]
@@ -115,7 +116,11 @@ async def take_results(
         vanished = await store.mark_removed(tx, reporter.site_id, domain_name, removed, now)
         values: dict[str, Any] = {"cursor_sha256": _digest(results.cursor)}
         if results.kind == "full":
-            vanished += await store.mark_vanished(tx, reporter.site_id, domain_name, report_id, report.scope, now)
+            scope = report.scope
+            if await store.has_scope(tx, reporter.site_id, results.site_scope):
+                # Whatever it left out: what it does not hold is gone, or is out of the site's scope.
+                scope = ReportScope()
+            vanished += await store.mark_vanished(tx, reporter.site_id, domain_name, report_id, scope, now)
             head = unstructure(evolve(results, servers=(), workstations=(), others=(), removed=()))
             values |= {"full": head, "full_at": now, "full_generation": results.generation}
             await acknowledge_work(tx, reporter, ENUMERATION, results.generation)
@@ -160,6 +165,8 @@ async def _take_failure(
             domain_name,
             {"failed": unstructure(failure), "failed_at": now, "failed_generation": failure.generation},
         )
+        if failure.code == DOMAIN_OUT_OF_SCOPE and await store.has_scope(tx, reporter.site_id, failure.site_scope):
+            await store.mark_vanished(tx, reporter.site_id, domain_name, report_id, ReportScope(), now)
         await acknowledge_work(tx, reporter, ENUMERATION, failure.generation)
         await emit(tx, reporter.site_id, "enumeration-failed", {"code": failure.code})
 

@@ -10,9 +10,10 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 
 from central_app.computers.scope import ReportScope
 from central_app.database.connection import Reader, Row, Transaction
-from central_app.database.tables import computers, enumerations
+from central_app.database.tables import computers, enumerations, sites
 from central_app.reports import LONGEST_GUID, Reporter, check_text, upsert
 from msp_sdk.models.computer import Computer
+from msp_sdk.models.scope import SiteScope
 from msp_sdk.wire.converter import structure
 
 # How many rows go to the database at once.
@@ -56,6 +57,12 @@ async def put_computers(tx: Transaction, rows: list[dict[str, Any]]) -> None:
     statement = upsert(computers, ("site_id", "object_guid"), kept=("first_seen_at",))
     for start in range(0, len(rows), BATCH_COUNT):
         await tx.execute_many(statement, rows[start : start + BATCH_COUNT])
+
+
+async def has_scope(tx: Transaction, site_id: str, scope: SiteScope | None) -> bool:
+    """Whether this is the site's scope as it is now: then what a reading in it left out does not belong to the site."""
+    row = await tx.fetch_one(select(sites.c.scope).where(sites.c.site_id == site_id))
+    return row is not None and structure(row["scope"], SiteScope) == scope
 
 
 async def mark_vanished(

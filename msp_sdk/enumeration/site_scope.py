@@ -17,7 +17,7 @@ from msp_sdk.enumeration.systems import IMAGING_STATIONS, IMAGING_UNITS, VendorR
 from msp_sdk.errors import ConfigError
 from msp_sdk.models.computer import Computer, EnumerationScope
 from msp_sdk.models.reason import reason
-from msp_sdk.models.site import SiteScope
+from msp_sdk.models.scope import SiteScope
 
 DOMAIN_OUT_OF_SCOPE = "domain-out-of-scope"
 

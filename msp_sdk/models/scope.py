@@ -1,12 +1,15 @@
-"""Which part of a domain's computers is read, as a value, and what that says of a computer. Pure."""
+"""Which computers belong to a site, and which part of a domain is read, as values. Pure."""
 
 from __future__ import annotations
 
 import functools
 import re
 from fnmatch import translate
+from typing import Literal
 
 from attrs import frozen
+
+ComputerRole = Literal["domain_controller", "server", "workstation", "other"]
 
 
 @frozen
@@ -62,6 +65,40 @@ class EnumerationScope:
         says True to may be missed in such a reading.
         """
         return not self.groups and self.may_cover(hostname=hostname, ou_path=ou_path, role=role)
+
+
+@frozen
+class SiteScope:
+    """Which computers belong to this site, and how they are judged; empty means all of them, by the rules as they are.
+
+    What is given of several kinds must all hold. A person's word is above it: a manual target is never out of scope.
+
+    Attributes:
+        ad_sites: Active Directory's own sites. A computer belongs to one by its address.
+        subnets: Networks such as ``10.0.0.0/24``. A computer whose address nobody knows is not judged by them.
+        ous: Containers, as in :class:`EnumerationScope`: a path is of every domain, a
+            distinguished name of its own one alone. A domain of which none is named is left out.
+        excluded_ous: Containers that are left out, also where ``ous`` names one above them.
+        names: Patterns of the short name with ``*``, ``?`` and ``[…]``, any case.
+        excluded_names: Patterns of names that are left out.
+        roles: Roles.
+        groups: Groups, by name or distinguished name; members of their members count.
+        stale_after_days: Without a sign of life for longer than this a computer is stale; None means 90.
+        vendor_names: Patterns of names of machines that their vendor manages, beside those that are known.
+        vendor_ous: Containers of such machines.
+    """
+
+    ad_sites: tuple[str, ...] = ()
+    subnets: tuple[str, ...] = ()
+    ous: tuple[str, ...] = ()
+    excluded_ous: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    excluded_names: tuple[str, ...] = ()
+    roles: tuple[ComputerRole, ...] = ()
+    groups: tuple[str, ...] = ()
+    stale_after_days: int | None = None
+    vendor_names: tuple[str, ...] = ()
+    vendor_ous: tuple[str, ...] = ()
 
 
 @functools.lru_cache(maxsize=4096)

@@ -9,6 +9,7 @@ from typing import Literal
 from attrs import field, frozen
 
 from msp_sdk.models.computer import ComputerRole
+from msp_sdk.models.scope import SiteScope
 
 Phase = Literal["discovering", "awaiting_credentials", "enumerating", "deploying", "scanning", "complete"]
 
@@ -20,40 +21,6 @@ PROGRESS: dict[str, int] = {
     "scanning": 80,
     "complete": 100,
 }
-
-
-@frozen
-class SiteScope:
-    """Which computers belong to this site, and how they are judged; empty means all of them, by the rules as they are.
-
-    What is given of several kinds must all hold. A person's word is above it: a manual target is never out of scope.
-
-    Attributes:
-        ad_sites: Active Directory's own sites. A computer belongs to one by its address.
-        subnets: Networks such as ``10.0.0.0/24``. A computer whose address nobody knows is not judged by them.
-        ous: Containers, as in :class:`~msp_sdk.models.scope.EnumerationScope`: a path is of every domain, a
-            distinguished name of its own one alone. A domain of which none is named is left out.
-        excluded_ous: Containers that are left out, also where ``ous`` names one above them.
-        names: Patterns of the short name with ``*``, ``?`` and ``[…]``, any case.
-        excluded_names: Patterns of names that are left out.
-        roles: Roles.
-        groups: Groups, by name or distinguished name; members of their members count.
-        stale_after_days: Without a sign of life for longer than this a computer is stale; None means 90.
-        vendor_names: Patterns of names of machines that their vendor manages, beside those that are known.
-        vendor_ous: Containers of such machines.
-    """
-
-    ad_sites: tuple[str, ...] = ()
-    subnets: tuple[str, ...] = ()
-    ous: tuple[str, ...] = ()
-    excluded_ous: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    excluded_names: tuple[str, ...] = ()
-    roles: tuple[ComputerRole, ...] = ()
-    groups: tuple[str, ...] = ()
-    stale_after_days: int | None = None
-    vendor_names: tuple[str, ...] = ()
-    vendor_ous: tuple[str, ...] = ()
 
 
 @frozen

@@ -17,7 +17,7 @@ from msp_sdk.models.checkin import SitePolicy
 from msp_sdk.models.computer import Enumeration, EnumerationChanges
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import Domain
-from msp_sdk.models.site import SiteScope
+from msp_sdk.models.scope import SiteScope
 
 
 class DirectoryReader(Protocol):

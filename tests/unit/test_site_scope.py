@@ -9,7 +9,7 @@ import pytest
 from msp_sdk.enumeration import AdSubnet, Locality, narrow, place, rules_of_site, scope_of_domain
 from msp_sdk.errors import ConfigError
 from msp_sdk.models.computer import Computer, EnumerationScope
-from msp_sdk.models.site import SiteScope
+from msp_sdk.models.scope import SiteScope
 
 NORTH, SOUTH = "north.test", "south.test"
 NORTH_OU, SOUTH_OU = "OU=Oslo,DC=north,DC=test", "OU=Rome,DC=south,DC=test"
