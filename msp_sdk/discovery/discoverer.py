@@ -29,7 +29,7 @@ from msp_sdk.discovery.panel import hear
 from msp_sdk.discovery.proof import Found, Prover
 from msp_sdk.discovery.sweep import sweep_subnets
 from msp_sdk.errors import ConfigError, DiscoveryError
-from msp_sdk.models.domain import DomainController, DomainDiscovery, Evidence, Hint, SweptHost
+from msp_sdk.models.domain import Domain, DomainController, DomainDiscovery, Evidence, Hint, SweptHost
 from msp_sdk.network.probe import DoorProber
 from msp_sdk.network.resolver import Resolver, parse_server
 
@@ -59,8 +59,11 @@ class DomainDiscoverer:
                 raise ConfigError(f"{name!r} is no name of a domain.", code="bad-search")
         self._resolver = resolver
 
-    async def discover(self) -> DomainDiscovery:
+    async def discover(self, known: Sequence[Domain] = ()) -> DomainDiscovery:
         """Look for domains.
+
+        Args:
+            known: Domains that somebody knows of; their names are hints.
 
         Returns:
             The believed domains, most certain first; may be none. ``evidence`` holds everything that was tried.
@@ -71,6 +74,7 @@ class DomainDiscoverer:
         options = self._options
         settings = options.search or (self._resolver.search if self._resolver is not None else ())
         hints = await asyncio.to_thread(read_hints, settings, root=options.root, hostname=options.hostname)
+        hints = attrs.evolve(hints, names=(*hints.names, *(Hint(domain.name, "known before") for domain in known)))
         resolvers = self._resolvers(hints)
         onlooker = Onlooker(options)
         try:

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from msp_sdk.checkin import Holdings
 from msp_sdk.directory.session import SkippedDoor
-from msp_sdk.enumeration import ControllerFailure
+from msp_sdk.enumeration import AdSubnet, ControllerFailure, KnownDomain
 from msp_sdk.errors import MspError
 from msp_sdk.models.checkin import SitePolicy
 from msp_sdk.models.computer import Enumeration, EnumerationChanges
@@ -54,6 +54,14 @@ class DirectoryReader(Protocol):
 
     async def enumerate(self) -> Enumeration:
         """Read all computers."""
+        ...
+
+    async def ad_subnets(self, ad_sites: Iterable[str]) -> tuple[AdSubnet, ...]:
+        """Read which networks are of which AD site; these sites must be there."""
+        ...
+
+    async def other_domains(self) -> tuple[KnownDomain, ...]:
+        """Read which other domains the directory knows."""
         ...
 
     async def changes(self, since: str) -> EnumerationChanges:
@@ -116,10 +124,13 @@ class KeptConnections:
 
     async def let_go(self, domains: Iterable[Domain], holdings: Holdings) -> None:
         """Close what rests on something that holds no more: another domain, account, policy or scope."""
+        for name in self.baseless(domains, holdings):
+            await self.close(name)
+
+    def baseless(self, domains: Iterable[Domain], holdings: Holdings) -> tuple[str, ...]:
+        """The domains, folded, to which something is open that rests on what holds no more."""
         held = [_basis(domain, entry, holdings) for domain in domains for entry in holdings.for_domain(domain.name)]
-        for name, found in tuple(self._open.items()):
-            if found.basis not in held:
-                await self.close(name)
+        return tuple(name for name, found in self._open.items() if found.basis not in held)
 
     async def close(self, domain_name: str | None = None) -> None:
         """End the connection to a domain, or all of them; they are gone when this returns."""

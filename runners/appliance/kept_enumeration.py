@@ -9,7 +9,9 @@ from datetime import datetime
 
 from attrs import evolve, frozen
 
+from msp_sdk.enumeration import AdSubnet
 from msp_sdk.models.computer import Enumeration, EnumerationChanges, apply_changes
+from msp_sdk.models.scope import SiteScope
 from runners.appliance.state import StateFiles
 
 _FULL = "enumeration-"
@@ -25,7 +27,8 @@ class KeptEnumeration:
         full_at: When it was last read in full.
         reported_cursor: Where the last report of it had come to. The enumeration's own cursor may be further on.
         sees_removals: Whether changes tell what was deleted.
-        ous: The site's organisational units as they were then; with others it is read in full again.
+        scope: The site's scope as it was then; with another one it is read in full again.
+        ad_subnets: Which networks are of which of Active Directory's own sites, where the scope names some.
     """
 
     enumeration: Enumeration
@@ -33,7 +36,8 @@ class KeptEnumeration:
     full_at: datetime | None = None
     reported_cursor: str | None = None
     sees_removals: bool = True
-    ous: tuple[str, ...] = ()
+    scope: SiteScope = SiteScope()
+    ad_subnets: tuple[AdSubnet, ...] = ()
 
 
 @frozen
