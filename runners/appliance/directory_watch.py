@@ -188,7 +188,8 @@ class DirectoryWatch:
     def _is_to_read_again(self) -> bool:
         """True when the last full reading is too old or none, or what followed it was lost."""
         kept = self.kept
-        if kept is None:
+        if kept is None or self._unread is not None:
+            # It failed for good, and what it failed for may have been mended.
             return self._unread is not None
         if kept.full_at is None or kept.scope != self._scope:
             return True
