@@ -145,7 +145,9 @@ def read_ad_subnets(
                 f"the directory knows no AD site {name!r}.", remedy=f"Its sites are: {', '.join(sorted(known))}."
             )
     pages = session.pages(f"CN=Subnets,{base}", "(objectClass=subnet)", ("cn", "siteObject"))
-    return tuple(found for page in pages for entry in page if (found := _subnet(entry.text("cn"), entry.text("siteObject"))))
+    return tuple(
+        found for page in pages for entry in page if (found := _subnet(entry.text("cn"), entry.text("siteObject")))
+    )
 
 
 def _subnet(network: str | None, site_dn: str | None) -> AdSubnet | None:

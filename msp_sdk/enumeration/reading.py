@@ -225,4 +225,3 @@ def _laps_of(computer: Computer, kind: LapsKind | None) -> Computer:
     # What expires decides which LAPS rules; an older password may lie beside it.
     fits = kind is not None and (kind == "legacy") == (computer.laps == "legacy")
     return attrs.evolve(computer, laps=kind if fits else computer.laps, laps_readable=fits)
-

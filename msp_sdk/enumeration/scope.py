@@ -79,7 +79,7 @@ def check_containers(session: DirectorySession, base_dn: str, scope: Enumeration
         ConfigError: ``scope-not-found``: there is no such container, or this account does not see it.
         DirectoryError: As :meth:`DirectorySession.read`.
     """
-    found = {(): base_dn}
+    found: dict[tuple[str, ...], str] = {(): base_dn}
     for path in (*scope.ous, *scope.excluded_ous):
         names = path_names(path)
         for depth in range(1, len(names) + 1):

@@ -54,9 +54,7 @@ class EnumerationScope:
 
     def may_cover(self, *, hostname: str, ou_path: str, role: str) -> bool:
         """True if a computer like this belongs to it, as far as it can be told without asking for groups."""
-        return (
-            (not self.roles or role in self.roles) and self.covers_place(ou_path) and self.covers_name(hostname)
-        )
+        return (not self.roles or role in self.roles) and self.covers_place(ou_path) and self.covers_name(hostname)
 
     def covers(self, *, hostname: str, ou_path: str, role: str) -> bool:
         """True if a reading in this scope is sure to have looked at a computer like this.

@@ -38,7 +38,7 @@ class NewSite:
     name: str
     time_zone: str = "UTC"
     checkin_interval_seconds: float = 60.0
-    scope: SiteScope = SiteScope()
+    scope: SiteScope = field(factory=SiteScope)
     auto_rollout: AutoRollout | None = None
     allow_plaintext_credentials: bool = False
     allow_ntlm: bool = False
@@ -55,7 +55,7 @@ class Site:
     created_at: datetime
     time_zone: str = "UTC"
     checkin_interval_seconds: float = 60.0
-    scope: SiteScope = SiteScope()
+    scope: SiteScope = field(factory=SiteScope)
     auto_rollout: AutoRollout | None = None
     allow_plaintext_credentials: bool = False
     allow_ntlm: bool = False

@@ -101,9 +101,9 @@ class TargetMerger:
         probed = {target.key: target for target in previous.targets} if previous else {}
         shared = [credential for credential in credentials if not is_host_credential(credential)]
         for machine in machines.values():
-            left_out = _left_out(machine)
-            if left_out is not None:
-                skipped.append(left_out)
+            skip = _left_out(machine)
+            if skip is not None:
+                skipped.append(skip)
                 continue
             target = self._build(machine, shared)
             if _is_dead_to_its_domain(machine, target, credentials):

@@ -388,7 +388,9 @@ class DirectorySpec:
             yield self._root
         elif show_deleted and folded == fold_dn(self._container.dn):
             yield self._container
-        elif any(fold_dn(each.entry.dn).endswith(f",{folded}") for each in self._log.records.values() if not each.deleted):
+        elif any(
+            fold_dn(each.entry.dn).endswith(f",{folded}") for each in self._log.records.values() if not each.deleted
+        ):
             # A container that nobody wrote, in which something lies.
             yield make_entry(folded, {"objectClass": "top", "name": split_dn(folded)[0].partition("=")[2]})
 

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TypeVar
 
 from attrs import evolve, frozen
 
-from msp_sdk.enumeration import AdSubnet, ControllerFailure, KnownDomain, narrow, place
+from msp_sdk.enumeration import AdSubnet, KnownDomain, narrow, place
 from msp_sdk.enumeration.locality import OUT_OF_SCOPE
 from msp_sdk.errors import DirectoryError, LogonError, MspError
 from msp_sdk.models.computer import (
     Computer,
     Enumeration,
     EnumerationChanges,
-    EnumerationFailure,
     EnumerationReport,
-    FailedController,
     apply_changes,
     make_changes_results,
     make_enumeration_results,
@@ -31,16 +28,14 @@ from msp_sdk.models.computer import (
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import Domain
 from msp_sdk.models.generation import ENUMERATION
-from msp_sdk.models.reason import remedy_of
 from msp_sdk.models.scope import SiteScope
+from runners.appliance.directory_failures import DirectoryFailures
 from runners.appliance.domain_watch import FIRST_WAIT_S, LONGEST_WAIT_S, DomainWatch
-from runners.appliance.kept_connection import DirectoryReader, KeptConnections
+from runners.appliance.kept_connection import DirectoryReader
 from runners.appliance.kept_enumeration import EnumerationFiles, KeptEnumeration
-from runners.appliance.state import UnreadDomain
 from runners.appliance.wiring import Tools, report_id
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 # A full reading reconciles: daily, more often for an account that does not see what was deleted, and hourly where
 # nothing tells what changes.
@@ -54,8 +49,6 @@ LOSSES_REMEMBERED_S = 2 * 3600.0
 LOSS_FIRST_WAIT_S, LOSS_LONGEST_WAIT_S = 300.0, 3600.0
 CURSOR_LOST = "cursor-lost"
 NO_CURSOR = "no-cursor"
-# A controller may give many reasons; a report names so many of them.
-MOST_FAILURES = 50
 _NO_ANSWER = frozenset({"unreachable-controller", "no-address"})
 
 
@@ -98,7 +91,7 @@ class DirectoryWatch:
         self._tools = tools
         self._domains = domains
         self._name = domain_name
-        self._connections: KeptConnections = tools.directory
+        self._connections = tools.directory
         self._files = EnumerationFiles(tools.state, domain_name)
         self.kept: KeptEnumeration | None = None
         self._narrowed: _Narrowed | None = None
@@ -111,13 +104,10 @@ class DirectoryWatch:
         self._is_cursor_lost = False
         self._lost_at_s = float("-inf")
         self._tried_with: object = None
-        self._reported_failure: str | None = None
-        self._failures: tuple[ControllerFailure, ...] = ()
-        self._unread_file = f"unread-{domain_name}"
-        self._unread = tools.state.load(self._unread_file, UnreadDomain)
-        self._refused_with = self._unread.refused if self._unread else ()
-        if self._unread is not None and self._unread.code:
-            self.problems["enumeration"] = self._unread.code
+        self._failed = DirectoryFailures(tools, domain_name)
+        self._refused_with = self._failed.refused
+        if self._failed.code:
+            self.problems["enumeration"] = self._failed.code
         self._followed_at_beat = -1
         # Drawn once: a fleet that was started together does not read together.
         self._jitter = 0.85 + 0.3 * tools.draw()
@@ -133,7 +123,7 @@ class DirectoryWatch:
     def forget(self) -> None:
         """Delete what is kept: nothing names this domain any more."""
         self._files.forget()
-        self._forget_unread()
+        self._failed.forget()
 
     @property
     def _scope(self) -> SiteScope:
@@ -161,8 +151,7 @@ class DirectoryWatch:
 
     def has_answered(self, generation: int) -> bool:
         """Whether a wish was answered, with a reading or with why there is none."""
-        answered = (self.kept.generation if self.kept else 0, self._unread.generation if self._unread else 0)
-        return generation <= max(answered)
+        return generation <= max(self.kept.generation if self.kept else 0, self._failed.generation)
 
     async def read_if_owed(self, domain: Domain) -> None:
         """Read in full if that is wished, or time to. It ends with a report, also where it fails for good."""
@@ -173,7 +162,7 @@ class DirectoryWatch:
             return
         accounts = _accounts(credentials)
         if self.has_answered(generation) and (accounts == self._refused_with or not self._is_to_read_again()):
-            if self._unread is None:
+            if not self._failed.is_final:
                 self._enumerating.reset()
                 self.problems.pop("enumeration", None)
             return
@@ -188,9 +177,9 @@ class DirectoryWatch:
     def _is_to_read_again(self) -> bool:
         """True when the last full reading is too old or none, or what followed it was lost."""
         kept = self.kept
-        if kept is None or self._unread is not None:
-            # It failed for good, and what it failed for may have been mended.
-            return self._unread is not None
+        if kept is None or self._failed.is_final:
+            # What it failed for may have been mended.
+            return self._failed.is_final
         if kept.full_at is None or kept.scope != self._scope:
             return True
         if self._is_cursor_lost and self._losing.due():
@@ -212,13 +201,9 @@ class DirectoryWatch:
             return _Reading(enumeration, ad_subnets, netbios_name, await _others(reader))
 
         try:
-            reading = await self._with_reader(domain, credentials, work)
+            reading = await self._connections.use(domain, credentials, self._tools.checkin.holdings, work)
         except MspError as error:
-            if error.retryable or error.code in _NO_ANSWER:
-                await self._failed_for_now(error, domain)
-            else:
-                refused = _accounts(credentials) if isinstance(error, LogonError) else ()
-                await self._failed_for_good(error, generation, domain, refused)
+            await self._not_read(error, generation, domain, credentials)
             return
         await self._domains.name(domain, reading.netbios_name)
         self._domains.lead_to(entry.name for entry in reading.others)
@@ -226,43 +211,13 @@ class DirectoryWatch:
         self.newcomers.clear()
         known = self.kept.enumeration.computers if self.kept else ()
         computers = await self._locate(domain, reading.enumeration.computers, known)
-        await self._keep(evolve(reading, enumeration=evolve(reading.enumeration, computers=computers)), generation, scope)
+        await self._keep(
+            evolve(reading, enumeration=evolve(reading.enumeration, computers=computers)), generation, scope
+        )
         self._enumerating.succeeded()
-        self._reported_failure = None
         self.problems.pop("enumeration", None)
         if not self._losing.failures:
             self.problems.pop("directory-changes", None)
-
-    async def _with_reader(
-        self, domain: Domain, credentials: Sequence[Credential], work: Callable[[DirectoryReader], Awaitable[T]]
-    ) -> T:
-        """Work with the first account that is let in; each is another one, so each has its one logon.
-
-        Raises:
-            LogonError: None is let in; the first one's error.
-            MspError: As the work says, or the scope leaves nothing to read.
-        """
-        refusal: LogonError | None = None
-        self._failures = ()
-        holdings = self._tools.checkin.holdings
-        open_with = self._connections.credential(domain.name)
-        for credential in sorted(credentials, key=lambda entry: entry != open_with):
-            reader = await self._connections.open(domain, credential, holdings)
-            try:
-                return await work(reader)
-            except LogonError as error:
-                self._failures = tuple(reader.failures)
-                await self._connections.close(domain.name)
-                if error.retryable:
-                    raise
-                logger.warning("%s is not let in (%s): %s", credential.username, error.code, error)
-                refusal = refusal or error
-            except MspError as error:
-                self._failures = tuple(reader.failures)
-                if error.code != CURSOR_LOST:
-                    await self._connections.close(domain.name)
-                raise
-        raise refusal or LogonError("there is no account for this domain.", code="no-credential")
 
     async def _keep(self, reading: _Reading, generation: int, scope: SiteScope) -> None:
         tools, enumeration = self._tools, reading.enumeration
@@ -286,7 +241,7 @@ class DirectoryWatch:
         self._is_cursor_lost = False
         self._following.reset()
         self._followed_at_beat = tools.beats
-        self._forget_unread()
+        self._failed.forget()
         logger.info("enumerated %s: %d computers", enumeration.domain_name, len(enumeration.computers))
 
     def _note_left_out(self, enumeration: Enumeration) -> None:
@@ -297,9 +252,7 @@ class DirectoryWatch:
             computer.object_guid
             for computer in (self.kept.enumeration.computers if self.kept else ())
             if computer.object_guid not in present
-            and not enumeration.scope.covers(
-                hostname=computer.hostname, ou_path=computer.ou_path, role=computer.role
-            )
+            and not enumeration.scope.covers(hostname=computer.hostname, ou_path=computer.ou_path, role=computer.role)
         }
 
     # Following.
@@ -320,11 +273,13 @@ class DirectoryWatch:
             return
         self._followed_at_beat = tools.beats
         try:
-            changes = await self._with_reader(domain, credentials, lambda reader: reader.changes(since=since))
+            changes = await self._connections.use(
+                domain, credentials, holdings, lambda reader: reader.changes(since=since)
+            )
         except LogonError as error:
             if not error.retryable:
                 self._refused_with = _accounts(credentials)
-                await self._report_failure(error, None, domain)
+                await self._failed.report(error, domain, self._connections.failures(domain.name))
             self._not_followed(error)
         except DirectoryError as error:
             if error.code != CURSOR_LOST:
@@ -391,7 +346,7 @@ class DirectoryWatch:
     async def _locate(
         self, domain: Domain, computers: Sequence[Computer], known: Sequence[Computer]
     ) -> tuple[Computer, ...]:
-        """Where they are. What the directory says is true whatever DNS does; who is not found is looked up again soon."""
+        """Where they are. What the directory says is true whatever DNS does; who is not found is asked for again."""
         located = await self._tools.locate(domain, computers, {entry.object_guid: entry for entry in known})
         self.newcomers |= located.unanswered
         if located.failure is not None:
@@ -408,57 +363,27 @@ class DirectoryWatch:
 
     # When it does not work.
 
+    async def _not_read(
+        self, error: MspError, generation: int, domain: Domain, credentials: Sequence[Credential]
+    ) -> None:
+        """The last good result stays. What fails for good answers the wish, and is tried when it may be mended."""
+        self._say("enumeration", error.code, str(error))
+        failures = self._connections.failures(domain.name)
+        if error.retryable or error.code in _NO_ANSWER:
+            self._enumerating.failed()
+            if error.code in _NO_ANSWER:
+                self._domains.doubt()
+            await self._failed.for_now(error, domain, failures)
+            return
+        self._enumerating.succeeded(FAILED_AGAIN_S)
+        self._refused_with = _accounts(credentials) if isinstance(error, LogonError) else ()
+        await self._failed.for_good(error, generation, domain, failures, refused=self._refused_with)
+
     def _say(self, what: str, code: str, detail: str) -> None:
         """Central hears of it at the next check-in; the log hears of it once."""
         if self.problems.get(what) != code:
             logger.warning("%s: %s (%s): %s", self._name, what, code, detail)
         self.problems[what] = code
-
-    async def _failed_for_now(self, error: MspError, domain: Domain) -> None:
-        self._enumerating.failed()
-        self._say("enumeration", error.code, str(error))
-        if error.code in _NO_ANSWER:
-            self._domains.doubt()
-        if self._reported_failure != error.code:
-            await self._report_failure(error, None, domain)
-            self._reported_failure = error.code
-
-    async def _failed_for_good(
-        self, error: MspError, generation: int, domain: Domain, refused: tuple[str, ...]
-    ) -> None:
-        """The wish is answered. What a person mends is seen when it comes by Central, or within the hour."""
-        self._enumerating.succeeded(FAILED_AGAIN_S)
-        self._refused_with = refused
-        self.problems["enumeration"] = error.code
-        unread = UnreadDomain(generation, error.code, error.detail, refused)
-        if unread == self._unread:
-            return
-        logger.error("%s was not read (%s): %s", domain.name, error.code, error.detail)
-        await self._report_failure(error, generation, domain)
-        self._unread = unread
-        self._tools.state.save(self._unread_file, self._unread)
-
-    def _forget_unread(self) -> None:
-        if self._unread is not None:
-            self._unread = None
-            self._tools.state.remove(self._unread_file)
-
-    async def _report_failure(self, error: MspError, generation: int | None, domain: Domain) -> None:
-        """Say why, and what each controller answered."""
-        failure = EnumerationFailure(
-            code=error.code,
-            detail=error.detail,
-            remedy=error.remedy or remedy_of(error.code),
-            controllers_tried=tuple(controller.fqdn for controller in domain.controllers),
-            generation=generation,
-            domain_name=domain.name,
-            failures=tuple(
-                FailedController(entry.controller, entry.code, entry.detail, entry.door or None)
-                for entry in self._failures[-MOST_FAILURES:]
-            ),
-            site_scope=self._scope,
-        )
-        await self._tools.report(EnumerationReport(report_id(), failed=failure))
 
 
 def _accounts(credentials: Sequence[Credential]) -> tuple[str, ...]:

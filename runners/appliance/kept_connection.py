@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from attrs import frozen
 
 from msp_sdk.checkin import Holdings
 from msp_sdk.directory.session import SkippedDoor
 from msp_sdk.enumeration import AdSubnet, ControllerFailure, KnownDomain
-from msp_sdk.errors import MspError
+from msp_sdk.errors import LogonError, MspError
 from msp_sdk.models.checkin import SitePolicy
 from msp_sdk.models.computer import Enumeration, EnumerationChanges
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import Domain
 from msp_sdk.models.scope import SiteScope
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class DirectoryReader(Protocol):
@@ -101,6 +105,7 @@ class KeptConnections:
     def __init__(self, make: Callable[[Domain, Credential], DirectoryReader]) -> None:
         self._make = make
         self._open: dict[str, _Open] = {}
+        self._failures: dict[str, tuple[ControllerFailure, ...]] = {}
 
     def reader(self, domain_name: str) -> DirectoryReader | None:
         """What is open to a domain now."""
@@ -121,6 +126,41 @@ class KeptConnections:
             found = _Open(await self._make(domain, credential).__aenter__(), basis)
             self._open[basis.domain_name] = found
         return found.reader
+
+    def failures(self, domain_name: str) -> tuple[ControllerFailure, ...]:
+        """What each controller and door of a domain answered when it last did not work, in order."""
+        return self._failures.get(domain_name.casefold(), ())
+
+    async def use(
+        self,
+        domain: Domain,
+        credentials: Sequence[Credential],
+        holdings: Holdings,
+        work: Callable[[DirectoryReader], Awaitable[T]],
+    ) -> T:
+        """Work with the first account that is let in; each is another one, so each has its one logon.
+
+        Raises:
+            LogonError: None is let in; the first one's error.
+            ConfigError: The scope leaves nothing to read.
+            MspError: As the work says.
+        """
+        refusal: LogonError | None = None
+        self._failures.pop(domain.name.casefold(), None)
+        open_with = self.credential(domain.name)
+        for credential in sorted(credentials, key=lambda entry: entry != open_with):
+            reader = await self.open(domain, credential, holdings)
+            try:
+                return await work(reader)
+            except MspError as error:
+                self._failures[domain.name.casefold()] = tuple(reader.failures)
+                if error.code != "cursor-lost":
+                    await self.close(domain.name)
+                if not isinstance(error, LogonError) or error.retryable:
+                    raise
+                logger.warning("%s is not let in (%s): %s", credential.username, error.code, error)
+                refusal = refusal or error
+        raise refusal or LogonError("there is no account for this domain.", code="no-credential")
 
     async def let_go(self, domains: Iterable[Domain], holdings: Holdings) -> None:
         """Close what rests on something that holds no more: another domain, account, policy or scope."""

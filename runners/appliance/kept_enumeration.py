@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from msp_sdk.enumeration import AdSubnet
 from msp_sdk.models.computer import Enumeration, EnumerationChanges, apply_changes
@@ -36,7 +36,7 @@ class KeptEnumeration:
     full_at: datetime | None = None
     reported_cursor: str | None = None
     sees_removals: bool = True
-    scope: SiteScope = SiteScope()
+    scope: SiteScope = field(factory=SiteScope)
     ad_subnets: tuple[AdSubnet, ...] = ()
 
 

@@ -58,7 +58,9 @@ async def locate(
         for entry in placed
         if entry.fqdn and not (entry.ip_addresses or entry.unreachable_reason or entry.skipped_reason)
     )
-    placed = place((_as_known(entry, known) if entry.object_guid in unanswered else entry for entry in placed), locality)
+    placed = place(
+        (_as_known(entry, known) if entry.object_guid in unanswered else entry for entry in placed), locality
+    )
     found: dict[tuple[str, str], Computer] = {}
     asked = [entry for entry in placed if entry.ip_addresses or entry.unreachable_reason]
     async for entry in prober.probe(asked):
@@ -107,7 +109,7 @@ async def reach(
 
 
 def is_found(target: Target) -> bool:
-    """True for a computer of the directory that no person has named: what a person says of a host is above the scope."""
+    """True for a computer of the directory that no person has named: a person's word is above the scope."""
     return target.object_guid is not None and target.provenance.get("hostname") != "manual"
 
 
@@ -119,7 +121,9 @@ def leave_out(merged: MergeResult, elsewhere: Collection[str]) -> MergeResult:
     skipped = [SkippedTarget(target.hostname, OUT_OF_SCOPE, target.object_guid, target.role) for target in gone]
     return MergeResult(
         tuple(target for target in merged.targets if target not in gone),
-        tuple(sorted((*merged.skipped, *skipped), key=lambda entry: (entry.hostname.casefold(), entry.object_guid or ""))),
+        tuple(
+            sorted((*merged.skipped, *skipped), key=lambda entry: (entry.hostname.casefold(), entry.object_guid or ""))
+        ),
     )
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msp_sdk.directory.entry import Entry, ou_path, parse_sid, render_sid, split_dn
+from msp_sdk.directory.entry import Entry, escape_dn, ou_path, parse_sid, render_sid, split_dn
 from msp_sdk.enumeration.classify import COMPUTER_ATTRIBUTES, ServiceAccount, classify
 from msp_sdk.models.reason import REASONS
 

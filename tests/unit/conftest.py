@@ -262,7 +262,9 @@ class ScriptedReader:
         if found.pause is not None:
             await found.pause.wait()
         name, computers = self._domain.name, tuple(found.computers.values())
-        return Enumeration(name, computers, datetime.now(UTC), "dc1 ldaps", cursor=found.cursor if found.has_cursor else None)
+        return Enumeration(
+            name, computers, datetime.now(UTC), "dc1 ldaps", cursor=found.cursor if found.has_cursor else None
+        )
 
     async def changes(self, since: str) -> EnumerationChanges:
         self._connect(since)

@@ -86,7 +86,10 @@ def test_what_belongs_to_a_site_is_shown_and_set_anew(shell):
     made = shell("partner", "sites", "create", "Scoped", "--subnet", "10.1.0.0/16", "--ou", "Clinic").stdout.strip()
     assert "subnet        10.1.0.0/16\nou            Clinic" in shell("partner", "sites", "scope", made).stdout
     changed = shell.json("partner", "sites", "scope", made, "--exclude-name", "T*", "--stale-after", 30)
-    assert {name: value for name, value in changed.items() if value} == {"excluded_names": ["T*"], "stale_after_days": 30}
+    assert {name: value for name, value in changed.items() if value} == {
+        "excluded_names": ["T*"],
+        "stale_after_days": 30,
+    }
     assert "stale-after   30 days" in shell("partner", "sites", "scope", made).stdout
     assert "everything" in shell("partner", "sites", "scope", made, "--everything").stdout
     refused = shell("partner", "sites", "scope", made, "--subnet", "10.1", code=2)

@@ -166,7 +166,10 @@ async def test_the_networks_of_ad_sites_are_read_and_a_site_that_does_not_exist_
     async with enumerator() as it:
         it.server.spec.subnets.update({"10.1.0.0/16": "Oslo", "10.1.2.0/24": "Bergen"})
         found = await it.ad_subnets(["oslo"])
-        assert {(entry.network, entry.ad_site) for entry in found} == {("10.1.0.0/16", "Oslo"), ("10.1.2.0/24", "Bergen")}
+        assert {(entry.network, entry.ad_site) for entry in found} == {
+            ("10.1.0.0/16", "Oslo"),
+            ("10.1.2.0/24", "Bergen"),
+        }
         with pytest.raises(ConfigError, match="no AD site 'Olso'"):
             await it.ad_subnets(["Olso"])
 
