@@ -21,7 +21,7 @@ from central_app.state import Central
 from msp_sdk.models.checkin import CheckinReply, CheckinRequest, SiteAppliance, SitePolicy
 from msp_sdk.models.generation import ENUMERATION, SCAN
 from msp_sdk.models.rollout import Rollout
-from msp_sdk.models.site import SiteScope
+from msp_sdk.models.scope import SiteScope
 from msp_sdk.models.target import ManualTarget
 from msp_sdk.wire.converter import structure
 

@@ -1,8 +1,8 @@
 """Enumeration reports: the last good result stays, whatever fails after it (lesson 24).
 
-Only a complete ``full`` marks what is missing as vanished, and only in its domain and scope. A ``changes`` report
-holds whole computers, so it is always taken; where it does not go on from what came before it, something is missing
-in between, and a full enumeration is wished by itself.
+Only a complete ``full`` marks what is missing as vanished, in its domain and scope; all of its domain where it was
+read in the scope that the site has now. A ``changes`` report holds whole computers, so it is always taken; where it
+does not go on from what came before it, something is missing in between, and a full enumeration is wished by itself.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from central_app.bodies import check_plain
 from central_app.computers import store
 from central_app.computers.entries import ReportHead, entries_of_document, read_entries, read_head
 from central_app.computers.lines import ReportLines
+from central_app.computers.scope import ReportScope
 from central_app.computers.upload import LONGEST_UPLOAD_S, Upload, uploading
 from central_app.database.connection import Database, Reader, Transaction
 from central_app.database.folding import fold
@@ -35,6 +36,7 @@ from msp_sdk.models.generation import ENUMERATION
 from msp_sdk.wire.converter import loads, structure, unstructure
 
 PAGE_COUNT = 100
+DOMAIN_OUT_OF_SCOPE = "domain-out-of-scope"
 ROLES: tuple[str, ...] = get_args(ComputerRole)
 ENTRIES_COUNT = 250
 
@@ -108,9 +110,13 @@ async def _take_results(
         vanished = await store.mark_removed(tx, reporter.site_id, domain_name, upload.removed, now)
         values: dict[str, Any] = {"cursor_sha256": _digest(results.cursor)}
         if results.kind == "full":
+            scope = head.scope
+            if await store.has_scope(tx, reporter.site_id, results.site_scope):
+                # Whatever it left out: what it does not hold is gone, or is out of the site's scope.
+                scope = ReportScope()
             # Of whom an entry spoke that does not even name its computer, nobody knows: none is called missing.
             if len(upload.refused_guids) == upload.refused_count:
-                vanished += await store.mark_vanished(tx, reporter.site_id, domain_name, report_id, head.scope, now)
+                vanished += await store.mark_vanished(tx, reporter.site_id, domain_name, report_id, scope, now)
             values |= {"full": unstructure(results), "full_at": now, "full_generation": results.generation}
             await acknowledge_work(tx, reporter, ENUMERATION, results.generation)
         else:
@@ -161,6 +167,8 @@ async def _take_failure(
             domain_name,
             {"failed": unstructure(failure), "failed_at": now, "failed_generation": failure.generation},
         )
+        if failure.code == DOMAIN_OUT_OF_SCOPE and await store.has_scope(tx, reporter.site_id, failure.site_scope):
+            await store.mark_vanished(tx, reporter.site_id, domain_name, report_id, ReportScope(), now)
         await acknowledge_work(tx, reporter, ENUMERATION, failure.generation)
         await emit(tx, reporter.site_id, "enumeration-failed", {"code": failure.code})
 

@@ -10,9 +10,10 @@ from sqlalchemy import ColumnElement, func, or_, select, tuple_, update
 
 from central_app.computers.scope import ReportScope
 from central_app.database.connection import Reader, Row, Transaction
-from central_app.database.tables import computers, enumerations
+from central_app.database.tables import computers, enumerations, sites
 from central_app.reports import Reporter, upsert
 from msp_sdk.models.computer import Computer
+from msp_sdk.models.scope import SiteScope
 from msp_sdk.wire.converter import structure
 
 # How many rows go to the database at once.
@@ -30,6 +31,12 @@ async def mark_reported(
             .where(computers.c.object_guid.in_(object_guids[start : start + BATCH_COUNT]))
             .values(report_id=report_id)
         )
+
+
+async def has_scope(tx: Transaction, site_id: str, scope: SiteScope | None) -> bool:
+    """Whether this is the site's scope as it is now: then what a reading in it left out does not belong to the site."""
+    row = await tx.fetch_one(select(sites.c.scope).where(sites.c.site_id == site_id))
+    return row is not None and structure(row["scope"], SiteScope) == scope
 
 
 async def mark_vanished(

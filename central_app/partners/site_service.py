@@ -31,13 +31,28 @@ from central_app.problems import invalid, not_found
 from central_app.rollouts.service import ensure_auto_rollout
 from central_app.state import Central
 from central_app.wishes import raise_credentials_version
-from msp_sdk.models.site import NewSite, Site, SiteScope
+from msp_sdk.models.scope import SiteScope
+from msp_sdk.models.site import NewSite, Site
 from msp_sdk.wire.converter import structure, unstructure
 
 SHORTEST_INTERVAL_S = 0.2
 LONGEST_INTERVAL_S = 3600.0
 MOST_ENTRIES = 1000
 LONGEST_NAME = 200
+# A directory writes a computer's last logon up to 14 days late: below that every computer would be stale.
+FEWEST_STALE_DAYS = 15
+MOST_STALE_DAYS = 3650
+_SCOPE_LISTS = (
+    "ad_sites",
+    "subnets",
+    "ous",
+    "excluded_ous",
+    "names",
+    "excluded_names",
+    "groups",
+    "vendor_names",
+    "vendor_ous",
+)
 
 # What a PATCH may name.
 _FIELDS = (
@@ -77,7 +92,7 @@ def check_site(site: NewSite) -> None:
 
 
 def _check_scope(scope: SiteScope) -> None:
-    for name in ("ad_sites", "subnets", "ous"):
+    for name in _SCOPE_LISTS:
         entries = getattr(scope, name)
         if len(entries) > MOST_ENTRIES:
             raise invalid(f"scope.{name}", f"holds at most {MOST_ENTRIES}")
@@ -88,6 +103,9 @@ def _check_scope(scope: SiteScope) -> None:
             ipaddress.ip_network(subnet, strict=False)
         except ValueError:
             raise invalid(f"scope.subnets[{number}]", "is no network such as 10.0.0.0/24") from None
+    days = scope.stale_after_days
+    if days is not None and not FEWEST_STALE_DAYS <= days <= MOST_STALE_DAYS:
+        raise invalid("scope.stale_after_days", f"is {FEWEST_STALE_DAYS} to {MOST_STALE_DAYS}")
 
 
 def check_pem(path: str, pem: str) -> None:
@@ -139,10 +157,13 @@ async def change_site(central: Central, caller: Caller, row: Row, changes: Mappi
         current = await tx.fetch_one(select(sites).where(sites.c.site_id == site_id))
         if current is None:
             raise not_found()
-        wanted = structure({**{name: current[name] for name in _FIELDS}, **named}, NewSite)
+        known = {name: current[name] for name in _FIELDS}
+        wanted = structure({**known, **named}, NewSite)
         check_site(wanted)
         values = unstructure(wanted)
-        changed = sorted(name for name in _FIELDS if values[name] != current[name])
+        # Through the model, too: what was stored before a field came to be has not been changed by that.
+        before = unstructure(structure(known, NewSite))
+        changed = sorted(name for name in _FIELDS if values[name] != before[name])
         if changed:
             await tx.execute(update(sites).where(sites.c.site_id == site_id).values(**values))
             if _POLICY.intersection(changed):

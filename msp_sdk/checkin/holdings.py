@@ -13,7 +13,7 @@ from msp_sdk.errors import StateError
 from msp_sdk.models.checkin import CheckinReply, DomainCredential, SiteCredential, SitePolicy, WindowsTarget
 from msp_sdk.models.credential import Credential, SealedSecret
 from msp_sdk.models.rollout import Rollout
-from msp_sdk.models.site import SiteScope
+from msp_sdk.models.scope import SiteScope
 from msp_sdk.models.target import ManualTarget
 from msp_sdk.secret import Secret
 

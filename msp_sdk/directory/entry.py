@@ -218,6 +218,14 @@ def split_dn(dn: str) -> tuple[tuple[str, str], ...]:
     return tuple(parts)
 
 
+def escape_dn(value: str) -> str:
+    """A value as it stands in a distinguished name (RFC 4514)."""
+    escaped = "".join(f"\\{character}" if character in '\\,+"<>;=' else character for character in value)
+    if escaped.startswith((" ", "#")):
+        escaped = f"\\{escaped}"
+    return f"{escaped[:-1]}\\ " if escaped.endswith(" ") and len(value) > 1 else escaped
+
+
 def dn_to_domain(dn: str | None) -> str | None:
     """``DC=corp,DC=example`` as ``corp.example``, lower case; None when it has another shape."""
     parts = split_dn(dn or "")

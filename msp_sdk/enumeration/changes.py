@@ -46,6 +46,7 @@ from msp_sdk.enumeration.reading import (
     read_changed,
     with_laps,
 )
+from msp_sdk.enumeration.scope import read_members
 from msp_sdk.errors import DirectoryError, WireError
 from msp_sdk.models.computer import Computer, EnumerationChanges, RemovedComputer
 from msp_sdk.models.reason import remedy_of
@@ -83,10 +84,11 @@ def read_changes(session: DirectorySession, base_dn: str, judge: Judge, since: s
     Args:
         session: Logged on.
         base_dn: The root of the domain.
-        judge: What is made of entries.
+        judge: What is made of entries; who belongs to its groups is looked up here, of those that changed alone.
         since: Of a full reading, or of the changes before.
 
     Raises:
+        ConfigError: A group of the scope is gone.
         DirectoryError: ``cursor-lost``: changes cannot go on from there at this controller; read in full. Others as
             :meth:`DirectorySession.pages`, :class:`~msp_sdk.errors.PartialResultError` among them: then nothing is
             claimed, and the same cursor is good for another attempt.
@@ -100,6 +102,9 @@ def read_changes(session: DirectorySession, base_dn: str, judge: Judge, since: s
         if cursor.kind == "dirsync"
         else _read_usn(session, cursor, sees_deleted=sees_deleted)
     )
+    if news.changed and judge.scope.groups:
+        members = read_members(session, base_dn, judge.scope.groups, among=tuple(news.changed))
+        judge = attrs.evolve(judge, members=members)
     computers: list[Computer] = []
     removed = [RemovedComputer(guid, "deleted") for guid in sorted(news.deleted)]
     # A tombstone may have been anybody's.

@@ -29,8 +29,9 @@ from msp_sdk.enumeration.changes import read_changes
 from msp_sdk.enumeration.classify import ClassifyRules, ServiceAccount, Unidentified
 from msp_sdk.enumeration.connecting import Connector, ControllerFailure, default_ledger_path
 from msp_sdk.enumeration.domains import KnownDomain, read_forest_domains, read_trusted_domains
+from msp_sdk.enumeration.locality import AdSubnet, read_ad_subnets
 from msp_sdk.enumeration.reading import FullReading, Judge, with_laps
-from msp_sdk.enumeration.scope import Members, normalise_scope, read_members
+from msp_sdk.enumeration.scope import Members, check_containers, normalise_scope, read_members
 from msp_sdk.errors import (
     DirectoryError,
     DiscoveryError,
@@ -178,6 +179,32 @@ class ADEnumerator:
         session = await self._connector.ready()
         return await self._connector.run(read_trusted_domains, session, self._connector.base_dn)
 
+    async def other_domains(self) -> tuple[KnownDomain, ...]:
+        """The other domains of the forest, and those at the other end of a trust; by name, each once.
+
+        Raises:
+            LogonRejectedError, LogonNotAllowedError, BindRejectedError, DirectoryError: As :meth:`enumerate`.
+        """
+        known = {entry.name: entry for entry in (*await self.trusted_domains(), *await self.forest_domains())}
+        known.pop(self.domain.name.lower(), None)
+        return tuple(known[name] for name in sorted(known))
+
+    async def ad_subnets(self, ad_sites: Iterable[str] = ()) -> tuple[AdSubnet, ...]:
+        """Which networks are of which of Active Directory's own sites, of the whole forest; may be empty.
+
+        Args:
+            ad_sites: Sites that must be there.
+
+        Raises:
+            ConfigError: ``scope-not-found``: there is no such site.
+            LogonRejectedError, LogonNotAllowedError, BindRejectedError, DirectoryError: As :meth:`enumerate`.
+        """
+        session = await self._connector.ready()
+        root = await self._connector.run(session.root_dse)
+        if root.configuration_dn is None:
+            raise DirectoryError(f"{session.source} names no configuration.", code="directory-failed", retryable=True)
+        return await self._connector.run(read_ad_subnets, session, root.configuration_dn, tuple(ad_sites))
+
     async def enumerate(self) -> Enumeration:
         """Read all computers of the scope. After a broken connection the next controller is read from the start.
 
@@ -192,7 +219,7 @@ class ADEnumerator:
             BindRejectedError: No controller shows a certificate that is verified or listed; nothing was sent.
             PartialResultError: The last controller stopped half-way; ``received`` holds what it sent.
             DirectoryError: No controller could be asked.
-            ConfigError: The scope names a group that does not exist.
+            ConfigError: ``scope-not-found``: the scope names a container or a group that does not exist.
         """
         try:
             return await self._connector.at_any(self._enumerate_at)
@@ -239,7 +266,7 @@ class ADEnumerator:
         return await self._connector.at_any(lambda session: self._changes_at(session, since))
 
     async def _changes_at(self, session: DirectorySession, since: str) -> EnumerationChanges:
-        judge = await self._judge(session)
+        judge = self._make_judge(Members())
         return await self._connector.run(read_changes, session, self._connector.base_dn, judge, since)
 
     async def stream(self) -> AsyncIterator[Computer]:
@@ -247,6 +274,7 @@ class ADEnumerator:
 
         Raises:
             PartialResultError: It broke after a part, which has been given out already.
+            ConfigError: As :meth:`enumerate`.
             LogonRejectedError, LogonNotAllowedError, BindRejectedError, DirectoryError: As :meth:`enumerate`.
         """
         session = await self._connector.ready()
@@ -262,8 +290,12 @@ class ADEnumerator:
 
     async def _judge(self, session: DirectorySession | None) -> Judge:
         members = Members()
-        if session is not None and self._scope.groups:
+        if session is not None:
+            await self._connector.run(check_containers, session, self._connector.base_dn, self._scope)
             members = await self._connector.run(read_members, session, self._connector.base_dn, self._scope.groups)
+        return self._make_judge(members)
+
+    def _make_judge(self, members: Members) -> Judge:
         return Judge(self.domain.name, self._options.clock(), self._options.rules, self._scope, members)
 
     # Where LDAP is closed.

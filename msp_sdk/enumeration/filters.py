@@ -8,6 +8,9 @@ Example:
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator, Sequence
+
+_CHUNK_COUNT = 100
 
 
 def escape(value: str) -> str:
@@ -27,6 +30,16 @@ def is_guid(guid: str) -> str:
         ValueError: It is no GUID.
     """
     return "(objectGUID=" + "".join(f"\\{byte:02x}" for byte in uuid.UUID(guid).bytes_le) + ")"
+
+
+def guid_filters(guids: Sequence[str]) -> Iterator[str]:
+    """Filters for the objects with these objectGUIDs, so many at a time as a controller likes; none for nobody.
+
+    Raises:
+        ValueError: One is no GUID.
+    """
+    for start in range(0, len(guids), _CHUNK_COUNT):
+        yield any_of(*map(is_guid, guids[start : start + _CHUNK_COUNT]))
 
 
 def any_of(*filters: str) -> str:

@@ -33,7 +33,7 @@ from msp_sdk.enumeration.classify import (
     Unidentified,
     classify,
 )
-from msp_sdk.enumeration.filters import any_of, equals, is_guid
+from msp_sdk.enumeration.filters import any_of, equals, guid_filters
 from msp_sdk.enumeration.scope import Members, in_scope
 from msp_sdk.errors import DirectoryError, PartialResultError
 from msp_sdk.models.computer import Computer, EnumerationScope, LapsKind
@@ -42,7 +42,6 @@ from msp_sdk.models.computer import Computer, EnumerationScope, LapsKind
 WATCHED_FILTER = f"(|{COMPUTER_FILTER}(objectClass=organizationalUnit))"
 WATCHED_ATTRIBUTES = (*COMPUTER_ATTRIBUTES, "isDeleted", "parentGUID")
 _NO_SUCH_OBJECT = 32
-_CHUNK_COUNT = 100
 _LAPS_PASSWORDS: tuple[tuple[str, LapsKind], ...] = (
     ("ms-Mcs-AdmPwd", "legacy"),
     ("msLAPS-Password", "windows"),
@@ -228,7 +227,7 @@ def read_changed(
         for page in pages:
             found.update({guid: entry for entry in page if (guid := parse_guid(identity_of(entry)))})
 
-    for filter_text in _filters_of([guid for raw in changed if (guid := parse_guid(raw))]):
+    for filter_text in guid_filters([guid for raw in changed if (guid := parse_guid(raw))]):
         take(session.pages(base_dn, f"(&{COMPUTER_FILTER}{filter_text})", COMPUTER_ATTRIBUTES))
     for unit in units:
         try:
@@ -266,7 +265,7 @@ def with_laps(
     readable: dict[str, LapsKind] = {}
     for attribute, kind in _LAPS_PASSWORDS:
         here = f"({attribute}=*)"
-        filters = [f"(&{here}{part})" for part in _filters_of(concerned)] if some else [f"(&{COMPUTER_FILTER}{here})"]
+        filters = [f"(&{here}{part})" for part in guid_filters(concerned)] if some else [f"(&{COMPUTER_FILTER}{here})"]
         for filter_text in filters:
             for page in session.pages(base_dn, filter_text, ("objectGUID",)):
                 readable |= {guid: kind for entry in page if (guid := parse_guid(identity_of(entry)))}
@@ -279,8 +278,3 @@ def _laps_of(computer: Computer, kind: LapsKind | None) -> Computer:
     # What expires decides which LAPS rules; an older password may lie beside it.
     fits = kind is not None and (kind == "legacy") == (computer.laps == "legacy")
     return attrs.evolve(computer, laps=kind if fits else computer.laps, laps_readable=fits)
-
-
-def _filters_of(guids: Sequence[str]) -> Iterator[str]:
-    for start in range(0, len(guids), _CHUNK_COUNT):
-        yield any_of(*map(is_guid, guids[start : start + _CHUNK_COUNT]))

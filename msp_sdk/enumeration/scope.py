@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import attrs
 from attrs import frozen
 
-from msp_sdk.directory.entry import dn_to_domain, ou_path, parse_guid, parse_sid, split_dn
+from msp_sdk.directory.entry import dn_to_domain, escape_dn, ou_path, parse_guid, parse_sid, split_dn
 from msp_sdk.directory.session import DirectorySession
-from msp_sdk.enumeration.filters import any_of, equals
+from msp_sdk.enumeration.filters import any_of, equals, guid_filters
 from msp_sdk.errors import ConfigError
 from msp_sdk.models.computer import Computer, EnumerationScope
+from msp_sdk.models.scope import path_names
 
 _ROLES = frozenset({"domain_controller", "server", "workstation", "other"})
 # Members of members (MS-ADTS 3.1.1.3.4.4.3).
@@ -66,6 +67,39 @@ def container_path(text: str, domain_name: str) -> str:
     return path
 
 
+def check_containers(session: DirectorySession, base_dn: str, scope: EnumerationScope) -> None:
+    """Make sure that the containers of a scope are there: one that is not would read as an empty domain.
+
+    Args:
+        session: Logged on.
+        base_dn: The root of the domain.
+        scope: Normalised.
+
+    Raises:
+        ConfigError: ``scope-not-found``: there is no such container, or this account does not see it.
+        DirectoryError: As :meth:`DirectorySession.read`.
+    """
+    found: dict[tuple[str, ...], str] = {(): base_dn}
+    for path in (*scope.ous, *scope.excluded_ous):
+        names = path_names(path)
+        for depth in range(1, len(names) + 1):
+            if names[:depth] not in found:
+                dn = _child(session, found[names[: depth - 1]], names[depth - 1])
+                if dn is None:
+                    raise _not_found(f"the directory knows no container {path!r}.", "Give its path, or its whole DN.")
+                found[names[:depth]] = dn
+
+
+def _child(session: DirectorySession, parent_dn: str, name: str) -> str | None:
+    # A path does not say whether it is a unit or, like Computers, a plain container.
+    below = (f"{kind}={escape_dn(name)},{parent_dn}" for kind in ("OU", "CN"))
+    return next((dn for dn in below if session.read(dn, ("name",)) is not None), None)
+
+
+def _not_found(detail: str, remedy: str) -> ConfigError:
+    return ConfigError(detail, code="scope-not-found", remedy=remedy)
+
+
 @frozen
 class Members:
     """Who belongs to the groups of a scope; None where it names no group."""
@@ -77,10 +111,18 @@ class Members:
         return self.guids is None or computer.object_guid in self.guids
 
 
-def read_members(session: DirectorySession, base_dn: str, groups: Sequence[str]) -> Members:
+def read_members(
+    session: DirectorySession, base_dn: str, groups: Sequence[str], among: Sequence[str] | None = None
+) -> Members:
     """Look up who belongs to these groups: one search for them, one for the groups in them, one for their members.
 
     A computer's primary group (mostly Domain Computers) lists no members; it stands in the computer, as a number.
+
+    Args:
+        session: Logged on.
+        base_dn: The root of the domain.
+        groups: By name or distinguished name; empty is everybody.
+        among: Ask for these computers alone, by objectGUID: following chains of groups costs a controller dear.
 
     Raises:
         ConfigError: The directory knows no such group.
@@ -103,15 +145,16 @@ def read_members(session: DirectorySession, base_dn: str, groups: Sequence[str])
     known |= {entry.dn.casefold() for entry in found}
     for group in groups:
         if group.casefold() not in known:
-            raise ConfigError(f"the directory knows no group {group!r}.", remedy="Give its name, or its whole DN.")
+            raise _not_found(f"the directory knows no group {group!r}.", "Give its name, or its whole DN.")
     below = any_of(*(equals(_IN_CHAIN, entry.dn) for entry in found))
     nested = [
         entry for page in session.pages(base_dn, f"(&(objectClass=group){below})", ("objectSid",)) for entry in page
     ]
     sids = {sid for entry in (*found, *nested) if (sid := parse_sid(entry.value("objectSid")))}
     primary = (equals("primaryGroupID", sid.rpartition("-")[2]) for sid in sorted(sids) if sid.startswith(_DOMAIN_SID))
-    wanted = f"(&(objectClass=computer){any_of(below, *primary)})"
-    pages = session.pages(base_dn, wanted, ("objectGUID",))
+    belongs = f"(objectClass=computer){any_of(below, *primary)}"
+    wanted_filters = [f"(&{belongs})"] if among is None else [f"(&{one_of}{belongs})" for one_of in guid_filters(among)]
+    pages = (page for wanted in wanted_filters for page in session.pages(base_dn, wanted, ("objectGUID",)))
     guids = (parse_guid(entry.value("objectGUID")) for page in pages for entry in page)
     return Members(frozenset(guid for guid in guids if guid))
 

@@ -14,7 +14,7 @@ from attrs import field, frozen
 from msp_sdk.models.credential import CredentialState, CredentialType, SealedSecret, TrustedCertificate
 from msp_sdk.models.rollout import Rollout
 from msp_sdk.models.runbook import RunbookRun
-from msp_sdk.models.site import SiteScope
+from msp_sdk.models.scope import SiteScope
 from msp_sdk.models.target import ManualTarget
 from msp_sdk.secret import Secret
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from attrs import evolve, field, frozen
 
-from msp_sdk.models.scope import EnumerationScope
+from msp_sdk.models.scope import ComputerRole, EnumerationScope, SiteScope
 
 __all__ = [
     "Computer",
@@ -30,7 +30,6 @@ __all__ = [
 
 Platform = Literal["windows", "linux", "macos", "storage", "other"]
 LapsKind = Literal["legacy", "windows", "windows-encrypted"]
-ComputerRole = Literal["domain_controller", "server", "workstation", "other"]
 
 
 @frozen
@@ -193,6 +192,7 @@ class EnumerationResults:
     Attributes:
         base_cursor: The ``cursor`` of the report that these changes go on from.
         cursor: Where the next changes go on; None when the directory gave none.
+        site_scope: The site's whole scope, as it was when this was read. None: from an older appliance.
     """
 
     kind: Literal["full", "changes"]
@@ -214,6 +214,7 @@ class EnumerationResults:
     workstations: tuple[Computer, ...] = ()
     others: tuple[Computer, ...] = ()
     removed: tuple[RemovedComputer, ...] = ()
+    site_scope: SiteScope | None = None
 
     @property
     def computers(self) -> tuple[Computer, ...]:
@@ -238,6 +239,7 @@ class EnumerationFailure:
     Attributes:
         domain_name: Of which domain; None where there is none.
         failures: What each controller and door answered, in the order in which they were tried.
+        site_scope: As in the results.
     """
 
     code: str
@@ -247,6 +249,7 @@ class EnumerationFailure:
     generation: int | None = None
     domain_name: str | None = None
     failures: tuple[FailedController, ...] = ()
+    site_scope: SiteScope | None = None
 
 
 @frozen

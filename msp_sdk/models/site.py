@@ -9,6 +9,7 @@ from typing import Literal
 from attrs import field, frozen
 
 from msp_sdk.models.computer import ComputerRole
+from msp_sdk.models.scope import SiteScope
 
 Phase = Literal["discovering", "awaiting_credentials", "enumerating", "deploying", "scanning", "complete"]
 
@@ -20,15 +21,6 @@ PROGRESS: dict[str, int] = {
     "scanning": 80,
     "complete": 100,
 }
-
-
-@frozen
-class SiteScope:
-    """Which part of a domain belongs to this site; empty means all of it."""
-
-    ad_sites: tuple[str, ...] = ()
-    subnets: tuple[str, ...] = ()
-    ous: tuple[str, ...] = ()
 
 
 @frozen
@@ -46,7 +38,7 @@ class NewSite:
     name: str
     time_zone: str = "UTC"
     checkin_interval_seconds: float = 60.0
-    scope: SiteScope = SiteScope()
+    scope: SiteScope = field(factory=SiteScope)
     auto_rollout: AutoRollout | None = None
     allow_plaintext_credentials: bool = False
     allow_ntlm: bool = False
@@ -63,7 +55,7 @@ class Site:
     created_at: datetime
     time_zone: str = "UTC"
     checkin_interval_seconds: float = 60.0
-    scope: SiteScope = SiteScope()
+    scope: SiteScope = field(factory=SiteScope)
     auto_rollout: AutoRollout | None = None
     allow_plaintext_credentials: bool = False
     allow_ntlm: bool = False

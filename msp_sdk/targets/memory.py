@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from attrs import evolve
 
@@ -18,22 +18,26 @@ def keep_probe(target: Target, before: Target | None) -> Target:
         return target
     provenance = dict(target.provenance)
     kept = {name: getattr(before, name) for name in PROBE_FIELDS}
-    if not target.ip_addresses and before.provenance.get("ip_addresses") == "probe":
+    provenance.update({name: "probe" for name, value in kept.items() if value not in (None, ())})
+    source = before.provenance.get("ip_addresses", "")
+    if not target.ip_addresses and source in ("probe", "directory"):
         # The address that our resolver found: without it the connection would go by the system's resolver.
         kept["ip_addresses"] = before.ip_addresses
-    provenance.update({name: "probe" for name, value in kept.items() if value not in (None, ())})
+        provenance["ip_addresses"] = source
     return evolve(target, **kept, provenance=dict(sorted(provenance.items())))
 
 
-def vanished(previous: MergeResult | None, computers: Mapping[str, Computer]) -> list[SkippedTarget]:
-    """Computers that the directory had and has no more."""
+def vanished(
+    previous: MergeResult | None, computers: Mapping[str, Computer], left_out: Collection[str] = ()
+) -> list[SkippedTarget]:
+    """Computers that the directory had and has no more, or that the site's scope leaves out now."""
     if previous is None:
         return []
     guids = {computer.object_guid.casefold() for computer in computers.values()}
     had = [(target.hostname, target.object_guid, target.role) for target in previous.targets]
     had += [(entry.hostname, entry.object_guid, entry.role) for entry in previous.skipped]
     return [
-        SkippedTarget(hostname, "not-in-directory", guid, role)
+        SkippedTarget(hostname, "out-of-scope" if guid in left_out else "not-in-directory", guid, role)
         for hostname, guid, role in had
         if guid and guid.casefold() not in guids
     ]

@@ -15,7 +15,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from attrs import field, mutable
 
@@ -67,6 +67,7 @@ class TargetMerger:
         credentials: Sequence[Credential] = (),
         enumerated: Enumeration | Sequence[Computer] | None = None,
         previous: MergeResult | None = None,
+        left_out: Collection[str] = (),
     ) -> MergeResult:
         """Merge all sources. No secret is opened.
 
@@ -77,6 +78,7 @@ class TargetMerger:
                 read (yet), and then ``previous`` keeps what it said; an empty sequence means that it holds nothing.
                 An :class:`Enumeration` speaks for its own domain: what ``previous`` holds of others stays.
             previous: The last result: keeps what probing found, and tells who has gone from the directory.
+            left_out: objectGUIDs of those who have not gone: the site's scope leaves them out.
 
         Returns:
             Targets and skipped ones, each by folded host name; may both be empty.
@@ -90,7 +92,7 @@ class TargetMerger:
                 of_other_domains(previous, enumerated.domain_name) if isinstance(enumerated, Enumeration) else {}
             )
             computers, carried = {**elsewhere, **distinct(read)}, ()
-            gone = vanished(previous, computers)
+            gone = vanished(previous, computers, left_out)
         machines = _gather(manual, credentials, computers)
         _exclude(machines, [entry for entry in manual if entry.excluded], computers)
 
@@ -99,9 +101,9 @@ class TargetMerger:
         probed = {target.key: target for target in previous.targets} if previous else {}
         shared = [credential for credential in credentials if not is_host_credential(credential)]
         for machine in machines.values():
-            left_out = _left_out(machine)
-            if left_out is not None:
-                skipped.append(left_out)
+            skip = _left_out(machine)
+            if skip is not None:
+                skipped.append(skip)
                 continue
             target = self._build(machine, shared)
             if _is_dead_to_its_domain(machine, target, credentials):

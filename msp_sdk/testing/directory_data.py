@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from attrs import field, frozen
 
-from msp_sdk.directory.entry import domain_to_dn, render_filetime, render_sid
+from msp_sdk.directory.entry import domain_to_dn, escape_dn, render_filetime, render_sid
 
 UAC_DISABLED = 0x2
 UAC_WORKSTATION = 0x1000
@@ -118,14 +118,6 @@ def make_service_account_entry(name: str, *, domain: str) -> DirectoryEntry:
         ),
         dNSHostName=f"{name.lower()}.{domain}",
     )
-
-
-def escape_dn(value: str) -> str:
-    """A value as it stands in a distinguished name (RFC 4514)."""
-    escaped = "".join(f"\\{character}" if character in '\\,+"<>;=' else character for character in value)
-    if escaped.startswith((" ", "#")):
-        escaped = f"\\{escaped}"
-    return f"{escaped[:-1]}\\ " if escaped.endswith(" ") and len(value) > 1 else escaped
 
 
 def _encode(value: Value) -> bytes:

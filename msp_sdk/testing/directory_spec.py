@@ -42,6 +42,7 @@ class DirectorySpec:
 
     Attributes:
         hostname: The controller's short name.
+        subnets: The networks of the forest's sites: network to site.
         functional_level: Of the domain; 7 is Windows Server 2016.
         forest_level: Of the forest; None means the domain's. So does ``controller_level``.
         max_page_size: Answers are cut at this many entries, as Windows does; paging passes it.
@@ -60,6 +61,7 @@ class DirectorySpec:
     entries: list[DirectoryEntry] = field(factory=list)
     hostname: str = "dc1"
     ad_site: str = "Default-First-Site-Name"
+    subnets: dict[str, str] = field(factory=dict)
     forest: str | None = None
     functional_level: int = 7
     forest_level: int | None = None
@@ -182,6 +184,7 @@ class DirectorySpec:
             self.netbios_name,
             hostname=hostname,
             ad_site=self.ad_site,
+            subnets=self.subnets,
             forest=self.forest,
             functional_level=self.functional_level,
             max_page_size=self.max_page_size,
@@ -322,6 +325,17 @@ class DirectorySpec:
             },
         )
 
+    def _topology(self) -> Iterator[DirectoryEntry]:
+        """The sites of the forest and their networks."""
+        sites = f"CN=Sites,{self.configuration_dn}"
+        for name in sorted({self.ad_site, *self.subnets.values()}):
+            yield make_entry(f"CN={name},{sites}", {"objectClass": ("top", "site"), "cn": name})
+        for network, name in self.subnets.items():
+            yield make_entry(
+                f"CN={network},CN=Subnets,{sites}",
+                {"objectClass": ("top", "subnet"), "cn": network, "siteObject": f"CN={name},{sites}"},
+            )
+
     def referral(self, base: str) -> str | None:
         """Where to ask for a base of another domain or forest; None when it belongs here, or is no domain's."""
         folded = fold_dn(base)
@@ -368,6 +382,7 @@ class DirectorySpec:
         if configuration:
             yield self.cross_ref()
             yield self.ntds_settings()
+            yield from self._topology()
             return
         tombstones = []
         for record in self._log.records.values():
@@ -388,6 +403,11 @@ class DirectorySpec:
             yield self._root
         elif show_deleted and folded == fold_dn(self._container.dn):
             yield self._container
+        elif any(
+            fold_dn(each.entry.dn).endswith(f",{folded}") for each in self._log.records.values() if not each.deleted
+        ):
+            # A container that nobody wrote, in which something lies.
+            yield make_entry(folded, {"objectClass": "top", "name": split_dn(folded)[0].partition("=")[2]})
 
     def _lookup(self, folded: str) -> DirectoryEntry | None:
         record = self._log.alive(folded)

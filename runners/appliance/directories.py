@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine
 
 from msp_sdk.models.computer import Computer, EnumerationFailure, EnumerationReport
 from msp_sdk.models.domain import Domain
@@ -33,6 +34,7 @@ class Directories:
         self._is_loaded = False
         self._own_problems: dict[str, str] = {}
         self._busy = asyncio.Lock()
+        self._step: asyncio.Task[None] | None = None
 
     # What is known.
 
@@ -44,10 +46,15 @@ class Directories:
     @property
     def computers(self) -> tuple[Computer, ...]:
         """The computers of all of them; the same object while nothing has changed, where there is one domain."""
-        kept = self.kept
-        if len(kept) == 1:
-            return kept[0].enumeration.computers
-        return tuple(computer for entry in kept for computer in entry.enumeration.computers)
+        watches = [watch for _, watch in sorted(self._watches.items()) if watch.kept is not None]
+        if len(watches) == 1:
+            return watches[0].computers
+        return tuple(computer for watch in watches for computer in watch.computers)
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Computers, by objectGUID, that were there once and that the site's scope leaves out."""
+        return frozenset(guid for watch in self._watches.values() for guid in watch.left_out)
 
     @property
     def newcomers(self) -> set[str]:
@@ -81,24 +88,35 @@ class Directories:
 
     async def enumerate(self) -> None:
         """Read in full what is owed. It ends with a report, also where it fails for good."""
-        async with self._busy:
-            await self._let_go_of_what_is_not_ours()
-            if self._tools.checkin.holdings.credentials is not None:
-                await self._enumerate()
-            # The work may have taken long enough for somebody to withdraw what it rests on.
-            await self._let_go_of_what_is_not_ours()
+        await self._work(self._enumerate)
 
     async def follow(self) -> None:
         """Ask each domain what has changed, once after each check-in."""
-        async with self._busy:
-            await self._let_go_of_what_is_not_ours()
-            for domain in self._domains.held:
-                await (await self._watch(domain)).follow(domain)
-            await self._let_go_of_what_is_not_ours()
+        await self._work(self._follow)
 
     async def let_go(self) -> None:
-        """Close the connections whose basis was withdrawn; a step that is under way comes to its end first."""
+        """Close the connections whose basis was withdrawn; a step that works on one is broken off."""
+        holdings = self._tools.checkin.holdings
+        if self._step is not None and self._tools.directory.baseless(self._domains.held, holdings):
+            self._step.cancel()
         async with self._busy:
+            await self._let_go_of_what_is_not_ours()
+
+    async def _work(self, step: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Take a step. One that was broken off loses nothing: what it did not keep is still owed."""
+        async with self._busy:
+            await self._let_go_of_what_is_not_ours()
+            self._step = asyncio.create_task(step())
+            try:
+                await self._step
+            except asyncio.CancelledError:
+                us = asyncio.current_task()
+                if us is None or us.cancelling():
+                    raise
+                logger.warning("what the directory was read with has been withdrawn: the step was broken off")
+            finally:
+                self._step = None
+            # It may have been withdrawn at the very end.
             await self._let_go_of_what_is_not_ours()
 
     async def _let_go_of_what_is_not_ours(self) -> None:
@@ -106,6 +124,8 @@ class Directories:
 
     async def _enumerate(self) -> None:
         tools = self._tools
+        if tools.checkin.holdings.credentials is None:
+            return
         await self._load()
         self._own_problems.clear()
         generation = tools.checkin.holdings.wished.get(ENUMERATION, 0)
@@ -123,6 +143,10 @@ class Directories:
         if is_wished and watches and all(watch.has_answered(generation) for watch in watches):
             tools.completed.complete(ENUMERATION, generation)
         await self._forget_what_nothing_names()
+
+    async def _follow(self) -> None:
+        for domain in self._domains.held:
+            await (await self._watch(domain)).follow(domain)
 
     async def _load(self) -> None:
         if not self._is_loaded:

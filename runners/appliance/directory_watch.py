@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TypeVar
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from msp_sdk.checkin import REPORT_REFUSED, enumeration_matter
-from msp_sdk.enumeration import ControllerFailure
-from msp_sdk.errors import DirectoryError, DiscoveryError, LogonError, MspError
+from msp_sdk.enumeration import AdSubnet, KnownDomain, narrow, place
+from msp_sdk.enumeration.locality import OUT_OF_SCOPE
+from msp_sdk.errors import DirectoryError, LogonError, MspError
 from msp_sdk.models.computer import (
     Computer,
     Enumeration,
     EnumerationChanges,
-    EnumerationFailure,
     EnumerationReport,
-    FailedController,
     apply_changes,
     make_changes_results,
     make_enumeration_results,
@@ -31,27 +29,50 @@ from msp_sdk.models.computer import (
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import Domain
 from msp_sdk.models.generation import ENUMERATION
-from msp_sdk.models.reason import ACCOUNT_REASONS, remedy_of
+from msp_sdk.models.scope import SiteScope
+from runners.appliance.directory_failures import DirectoryFailures
 from runners.appliance.domain_watch import FIRST_WAIT_S, LONGEST_WAIT_S, DomainWatch
-from runners.appliance.kept_connection import DirectoryReader, KeptConnections
+from runners.appliance.kept_connection import DirectoryReader
 from runners.appliance.kept_enumeration import EnumerationFiles, KeptEnumeration
-from runners.appliance.state import UnreadDomain
 from runners.appliance.wiring import Tools, report_id
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
-# A full reading reconciles: daily, more often for an account that does not see what was deleted, hourly while Central
-# refuses what was read, and soon after a change of controllers; not at once, since one that comes and goes would be
-# read in full each time.
+# A full reading reconciles: daily, more often for an account that does not see what was deleted, hourly where nothing
+# tells what changes or Central refuses what was read, and soon after a change of controllers; not at once, since one
+# that comes and goes would be read in full each time.
 RECONCILE_S = 24 * 3600.0
 RECONCILE_BLIND_S = 6 * 3600.0
+RECONCILE_WITHOUT_CURSOR_S = 3600.0
 RECONCILE_REFUSED_S = 3600.0
 RECONCILE_MOVED_S = 900.0
+# What failed for good is looked at again after this, or at once when what it rests on is another.
+FAILED_AGAIN_S = 3600.0
+# A cursor that is lost once is made good at once; a directory that loses every one is read ever more seldom.
+LOSSES_REMEMBERED_S = 2 * 3600.0
+LOSS_FIRST_WAIT_S, LOSS_LONGEST_WAIT_S = 300.0, 3600.0
 CURSOR_LOST = "cursor-lost"
-# A controller may give many reasons; a report names so many of them.
-MOST_FAILURES = 50
+NO_CURSOR = "no-cursor"
 _NO_ANSWER = frozenset({"unreachable-controller", "no-address"})
+
+
+@frozen
+class _Reading:
+    """What a directory said when it was read in full."""
+
+    enumeration: Enumeration
+    ad_subnets: tuple[AdSubnet, ...]
+    netbios_name: str | None
+    others: tuple[KnownDomain, ...]
+
+
+@frozen
+class _Narrowed:
+    """The computers of an enumeration under another scope than it was read in."""
+
+    enumeration: Enumeration
+    scope: SiteScope
+    computers: tuple[Computer, ...]
 
 
 class DirectoryWatch:
@@ -59,52 +80,82 @@ class DirectoryWatch:
 
     Args:
         tools: What it works with.
-        domains: Told of controllers that do not answer, and of names that only a logon could read.
+        domains: Told of controllers that do not answer, and of what only a logon could read.
         domain_name: Folded.
 
     Attributes:
         kept: The last good result; None before the first one.
-        newcomers: objectGUIDs of computers that joined or got their name while we looked on. DNS may not know their
-            address yet.
+        newcomers: objectGUIDs of computers that joined or got their name while we looked on, or whose address DNS
+            gave no answer about. It may know it soon.
+        left_out: objectGUIDs of computers that were read once, and that the scope leaves out.
         problems: What does not work now, as codes.
     """
 
     def __init__(self, tools: Tools, domains: DomainWatch, domain_name: str) -> None:
         self._tools = tools
         self._domains = domains
-        self._connections: KeptConnections = tools.directory
+        self._name = domain_name
+        self._connections = tools.directory
         self._files = EnumerationFiles(tools.state, domain_name)
         self.kept: KeptEnumeration | None = None
-        self._is_cursor_lost = False
+        self._narrowed: _Narrowed | None = None
         self.newcomers: set[str] = set()
+        self.left_out: set[str] = set()
         self.problems: dict[str, str] = {}
         self._enumerating = tools.backoff(FIRST_WAIT_S, LONGEST_WAIT_S)
         self._following = tools.backoff(FIRST_WAIT_S, LONGEST_WAIT_S)
+        self._losing = tools.backoff(LOSS_FIRST_WAIT_S, LOSS_LONGEST_WAIT_S)
+        self._is_cursor_lost = False
+        self._lost_at_s = float("-inf")
         self._tried_with: object = None
-        self._refused_with: object = None
-        self._reported_failure: str | None = None
-        self._failures: tuple[ControllerFailure, ...] = ()
-        self._unread_file = f"unread-{domain_name}"
-        self._unread = tools.state.load(self._unread_file, UnreadDomain)
+        self._failed = DirectoryFailures(tools, domain_name)
+        self._refused_with = self._failed.refused
+        if self._failed.code:
+            self.problems["enumeration"] = self._failed.code
         self._followed_at_beat = -1
         # Drawn once: a fleet that was started together does not read together.
         self._jitter = 0.85 + 0.3 * tools.draw()
 
     async def load(self) -> None:
         """Remember what was read before a restart; a big site's takes a while."""
-        self.kept = await asyncio.to_thread(self._files.load)
+        self._hold(await asyncio.to_thread(self._files.load))
+
+    def _hold(self, kept: KeptEnumeration | None) -> None:
+        self.kept = kept
+        self._tools.ad_subnets[self._name] = kept.ad_subnets if kept else ()
 
     def forget(self) -> None:
         """Delete what is kept: nothing names this domain any more."""
         self._files.forget()
-        self._forget_unread()
+        self._failed.forget()
+
+    @property
+    def _scope(self) -> SiteScope:
+        return self._tools.checkin.holdings.scope
+
+    @property
+    def computers(self) -> tuple[Computer, ...]:
+        """What was read last, under the scope of now: a narrower one holds at once, whatever the directory does.
+
+        The same object while nothing has changed.
+        """
+        kept, scope = self.kept, self._scope
+        if kept is None:
+            return ()
+        if kept.scope == scope:
+            return kept.enumeration.computers
+        known = self._narrowed
+        if known is None or known.enumeration is not kept.enumeration or known.scope != scope:
+            computers = narrow(kept.enumeration.computers, scope, self._name)
+            known = _Narrowed(kept.enumeration, scope, place(computers, self._tools.locality(self._name)))
+            self._narrowed = known
+        return known.computers
 
     # Reading in full.
 
     def has_answered(self, generation: int) -> bool:
         """Whether a wish was answered, with a reading or with why there is none."""
-        answered = (self.kept.generation if self.kept else 0, self._unread.generation if self._unread else 0)
-        return generation <= max(answered)
+        return generation <= max(self.kept.generation if self.kept else 0, self._failed.generation)
 
     async def read_if_owed(self, domain: Domain) -> None:
         """Read in full if that is wished, or time to. It ends with a report, also where it fails for good."""
@@ -113,127 +164,109 @@ class DirectoryWatch:
         generation = holdings.wished.get(ENUMERATION, 0)
         if not credentials:  # it is being leased to a sibling, or is on its way
             return
-        if self.has_answered(generation) and not self._is_to_reconcile(credentials):
-            self._enumerating.reset()
-            self.problems.pop("enumeration", None)
+        accounts = _accounts(credentials)
+        if self.has_answered(generation) and (accounts == self._refused_with or not self._is_to_read_again()):
+            if not self._failed.is_final:
+                self._enumerating.reset()
+                self.problems.pop("enumeration", None)
             return
-        # A new wish, another credential or other controllers: what failed before says nothing of it (lesson 45).
-        tried_with = (generation, self._accounts(credentials), domain.controllers)
+        # A new wish, or anything else that it rests on: what failed before says nothing of it (lesson 45).
+        tried_with = (generation, accounts, domain.controllers, holdings.scope, holdings.policy)
         if tried_with != self._tried_with:
             self._tried_with = tried_with
             self._enumerating.reset()
         if self._enumerating.due():
             await self._read(domain, credentials, generation)
 
-    def _is_to_reconcile(self, credentials: Sequence[Credential]) -> bool:
-        """True when the last full reading is too old, or what followed it was lost."""
+    def _is_to_read_again(self) -> bool:
+        """True when the last full reading is too old or none, or what followed it was lost."""
         kept = self.kept
-        if kept is None or self._accounts(credentials) == self._refused_with:
-            return False
-        if kept.full_at is None or self._is_cursor_lost or kept.ous != self._tools.checkin.holdings.scope.ous:
+        if kept is None or self._failed.is_final:
+            # What it failed for may have been mended.
+            return self._failed.is_final
+        if kept.full_at is None or kept.scope != self._scope:
+            return True
+        if self._is_cursor_lost and self._losing.due():
             return True
         age = self._tools.clock.now() - kept.full_at
-        longest_s = RECONCILE_S if kept.sees_removals else RECONCILE_BLIND_S
-        if self._tools.checkin.refused.get(enumeration_matter(kept.enumeration.domain_name)) == REPORT_REFUSED:
-            longest_s = RECONCILE_REFUSED_S
-        if kept.at_another_controller:
-            longest_s = RECONCILE_MOVED_S
-        return not timedelta(0) <= age < timedelta(seconds=longest_s * self._jitter)
+        return not timedelta(0) <= age < timedelta(seconds=self._reconcile_s(kept) * self._jitter)
 
-    @staticmethod
-    def _accounts(credentials: Sequence[Credential]) -> tuple[str, ...]:
-        return tuple(entry.ledger_key for entry in credentials)
+    def _reconcile_s(self, kept: KeptEnumeration) -> float:
+        """How old a full reading may become."""
+        if kept.at_another_controller:
+            return RECONCILE_MOVED_S
+        if self._tools.checkin.refused.get(enumeration_matter(kept.enumeration.domain_name)) == REPORT_REFUSED:
+            return RECONCILE_REFUSED_S
+        if kept.enumeration.cursor is None:
+            return RECONCILE_WITHOUT_CURSOR_S
+        return RECONCILE_S if kept.sees_removals else RECONCILE_BLIND_S
 
     async def _read(self, domain: Domain, credentials: Sequence[Credential], generation: int) -> None:
-        async def work(reader: DirectoryReader) -> tuple[Enumeration, str | None]:
-            enumeration = await reader.enumerate()
-            return enumeration, domain.netbios_name or await reader.netbios_name()
-
         # Another scope may come while we read.
-        ous = self._tools.checkin.holdings.scope.ous
+        scope = self._scope
+
+        async def work(reader: DirectoryReader) -> _Reading:
+            ad_subnets = await reader.ad_subnets(scope.ad_sites) if scope.ad_sites else ()
+            enumeration = await reader.enumerate()
+            netbios_name = domain.netbios_name or await reader.netbios_name()
+            return _Reading(enumeration, ad_subnets, netbios_name, await _others(reader))
+
         try:
-            enumeration, netbios_name = await self._with_reader(domain, credentials, work)
-            computers = await self._tools.locate(domain, enumeration.computers)
-        except LogonError as error:
-            if error.retryable:
-                await self._failed_for_now(error, domain)
-            else:
-                self._refused_with = self._accounts(credentials)
-                await self._failed_for_good(error, generation, domain)
-            return
+            reading = await self._connections.use(domain, credentials, self._tools.checkin.holdings, work)
         except MspError as error:
-            await self._failed_for_now(error, domain)
+            await self._not_read(error, generation, domain, credentials)
             return
-        await self._domains.name(domain, netbios_name)
-        await self._keep(evolve(enumeration, computers=computers), generation, ous)
+        await self._domains.name(domain, reading.netbios_name)
+        self._domains.lead_to(entry.name for entry in reading.others)
+        self._tools.ad_subnets[self._name] = reading.ad_subnets
+        self.newcomers.clear()
+        known = self.kept.enumeration.computers if self.kept else ()
+        computers = await self._locate(domain, reading.enumeration.computers, known)
+        await self._keep(
+            evolve(reading, enumeration=evolve(reading.enumeration, computers=computers)), generation, scope
+        )
         self._enumerating.succeeded()
-        self._reported_failure = None
         self.problems.pop("enumeration", None)
-        self.problems.pop("directory-changes", None)
+        if not self._losing.failures:
+            self.problems.pop("directory-changes", None)
 
-    async def _with_reader(
-        self, domain: Domain, credentials: Sequence[Credential], work: Callable[[DirectoryReader], Awaitable[T]]
-    ) -> T:
-        """Work with the first account that is let in.
-
-        Each has its one logon; one that was stored twice, with the same password, has one as well.
-
-        Raises:
-            LogonError: None is let in; the first error, but one that waiting may mend before one that it does not.
-            MspError: As the work says.
-        """
-        refusal: LogonError | None = None
-        refused: list[Credential] = []
-        holdings = self._tools.checkin.holdings
-        open_with = self._connections.credential(domain.name)
-        for credential in sorted(credentials, key=lambda entry: entry != open_with):
-            if any(credential.is_same_logon(entry) for entry in refused):
-                logger.warning("%s was stored twice, and its password was refused", credential.username)
-                continue
-            reader = await self._connections.open(domain, credential, holdings)
-            try:
-                return await work(reader)
-            except LogonError as error:
-                self._failures = tuple(reader.failures)
-                await self._connections.close(domain.name)
-                if error.retryable and error.code not in ACCOUNT_REASONS:
-                    raise
-                logger.warning("%s is not let in (%s): %s", credential.username, error.code, error)
-                refused.append(credential)
-                if refusal is None or (error.retryable and not refusal.retryable):
-                    refusal = error
-            except MspError as error:
-                self._failures = tuple(reader.failures)
-                if error.code != CURSOR_LOST:
-                    await self._connections.close(domain.name)
-                raise
-        raise refusal or LogonError("there is no account for this domain.", code="no-credential")
-
-    async def _keep(self, enumeration: Enumeration, generation: int, ous: tuple[str, ...]) -> None:
-        tools = self._tools
+    async def _keep(self, reading: _Reading, generation: int, scope: SiteScope) -> None:
+        tools, enumeration = self._tools, reading.enumeration
         results = await asyncio.to_thread(
             make_enumeration_results, enumeration, enumeration.computers, generation=generation
         )
         # The report is on disk before the work counts as done: a crash in between repeats, and never skips.
-        await tools.report(EnumerationReport(report_id(), results=results))
+        await tools.report(EnumerationReport(report_id(), results=evolve(results, site_scope=scope)))
         kept = KeptEnumeration(
             enumeration,
             generation,
             full_at=tools.clock.now(),
             reported_cursor=enumeration.cursor,
-            ous=ous,
+            scope=scope,
+            ad_subnets=reading.ad_subnets,
         )
         await asyncio.to_thread(self._files.save_full, kept)
-        self.kept = kept
-        self.newcomers.clear()
-        self._refused_with = None
+        self._note_left_out(enumeration)
+        self._hold(kept)
+        self._refused_with = ()
         self._is_cursor_lost = False
         self._following.reset()
         self._followed_at_beat = tools.beats
-        self._forget_unread()
+        self._failed.forget()
         logger.info("enumerated %s: %d computers", enumeration.domain_name, len(enumeration.computers))
         if enumeration.unreadable_count:
             logger.warning("%d entries show no objectGUID and are not listed", enumeration.unreadable_count)
+
+    def _note_left_out(self, enumeration: Enumeration) -> None:
+        """Who was there and is missing now is gone only if this reading is sure to have looked at it."""
+        present = {computer.object_guid for computer in enumeration.computers}
+        self.left_out -= present
+        self.left_out |= {
+            computer.object_guid
+            for computer in (self.kept.enumeration.computers if self.kept else ())
+            if computer.object_guid not in present
+            and not enumeration.scope.covers(hostname=computer.hostname, ou_path=computer.ou_path, role=computer.role)
+        }
 
     # Following.
 
@@ -243,27 +276,29 @@ class DirectoryWatch:
         holdings = tools.checkin.holdings
         kept = self.kept
         credentials = holdings.for_domain(domain.name)
-        if self._followed_at_beat == tools.beats or not self._following.due():
+        if self._followed_at_beat == tools.beats or not self._following.due() or kept is None or not credentials:
             return
-        if kept is None or kept.enumeration.cursor is None or not credentials:
+        if self._is_cursor_lost or kept.scope != holdings.scope or _accounts(credentials) == self._refused_with:
             return
-        if self._is_cursor_lost or kept.ous != holdings.scope.ous or self._accounts(credentials) == self._refused_with:
+        since = kept.enumeration.cursor
+        if since is None:
+            self._say("directory-changes", NO_CURSOR, "what changes is seen only when all is read again")
             return
         self._followed_at_beat = tools.beats
-        since = kept.enumeration.cursor
         try:
-            changes = await self._with_reader(domain, credentials, lambda reader: reader.changes(since=since))
+            changes = await self._connections.use(
+                domain, credentials, holdings, lambda reader: reader.changes(since=since)
+            )
         except LogonError as error:
             if not error.retryable:
-                self._refused_with = self._accounts(credentials)
-                await self._report_failure(error, None, domain)
+                self._refused_with = _accounts(credentials)
+                await self._failed.report(error, domain, self._connections.failures(domain.name))
             self._not_followed(error)
         except DirectoryError as error:
             if error.code != CURSOR_LOST:
                 self._not_followed(error)
                 return
-            logger.warning("%s cannot tell what has changed since then: it is read in full", domain.name)
-            self._is_cursor_lost = True
+            self._lose_cursor()
             await self.read_if_owed(domain)
         except MspError as error:
             self._not_followed(error)
@@ -275,11 +310,21 @@ class DirectoryWatch:
     def _not_followed(self, error: MspError) -> None:
         """The last good result stays, and Central hears of it at the next check-in."""
         self._following.failed()
-        if self.problems.get("directory-changes") != error.code:
-            logger.warning("changes of the directory: %s", error)
-        self.problems["directory-changes"] = error.code
+        self._say("directory-changes", error.code, str(error))
         if error.code in _NO_ANSWER:
             self._domains.doubt()
+
+    def _lose_cursor(self) -> None:
+        """It is read in full: at once, or under back-off where that helped little before."""
+        now_s = self._tools.clock.monotonic()
+        if now_s - self._lost_at_s < LOSSES_REMEMBERED_S:
+            self._losing.failed()
+            self._say("directory-changes", CURSOR_LOST, "again it cannot tell what has changed since the last reading")
+        else:
+            logger.warning("%s cannot tell what has changed since then: it is read in full", self._name)
+            self._losing.reset()
+        self._lost_at_s = now_s
+        self._is_cursor_lost = True
 
     async def _take(self, domain: Domain, kept: KeptEnumeration, changes: EnumerationChanges) -> None:
         tools = self._tools
@@ -296,9 +341,10 @@ class DirectoryWatch:
         if not changed and not removed:
             # Not worth a write: from the older place the same is asked once more.
             nothing = evolve(changes, changed=(), removed=())
-            self.kept = evolve(now_at, enumeration=apply_changes(kept.enumeration, nothing))
+            self._hold(evolve(now_at, enumeration=apply_changes(kept.enumeration, nothing)))
             return
-        news = evolve(changes, changed=await self._locate(domain, changed), removed=removed)
+        located = await self._locate(domain, changed, tuple(known.values()))
+        news = evolve(changes, changed=located, removed=removed)
         results = make_changes_results(news, news.changed)
         results = evolve(results, base_cursor=kept.reported_cursor)
         await tools.report(EnumerationReport(report_id(), results=results))
@@ -308,17 +354,23 @@ class DirectoryWatch:
             reported_cursor=changes.cursor,
         )
         await asyncio.to_thread(self._files.add_changes, kept, news)
-        self.kept = followed
+        self._hold(followed)
         self._note_newcomers(news.changed, known)
+        self.left_out -= {entry.object_guid for entry in news.changed}
+        self.left_out |= {entry.object_guid for entry in removed if entry.reason == OUT_OF_SCOPE}
         logger.info("changes in %s: %d computers, %d gone", domain.name, len(changed), len(removed))
 
-    async def _locate(self, domain: Domain, computers: Sequence[Computer]) -> tuple[Computer, ...]:
-        try:
-            return await self._tools.locate(domain, computers)
-        except DiscoveryError as error:
-            # What the directory says is true whatever DNS does; the targets are looked up again by themselves.
-            logger.warning("names of changed computers: %s", error)
-            return tuple(computers)
+    async def _locate(
+        self, domain: Domain, computers: Sequence[Computer], known: Sequence[Computer]
+    ) -> tuple[Computer, ...]:
+        """Where they are. What the directory says is true whatever DNS does; who is not found is asked for again."""
+        located = await self._tools.locate(domain, computers, {entry.object_guid: entry for entry in known})
+        self.newcomers |= located.unanswered
+        if located.failure is not None:
+            self._say("addresses", located.failure.code, str(located.failure))
+        elif computers:
+            self.problems.pop("addresses", None)
+        return located.computers
 
     def _note_newcomers(self, changed: Sequence[Computer], known: dict[str, Computer]) -> None:
         for computer in changed:
@@ -328,48 +380,53 @@ class DirectoryWatch:
 
     # When it does not work.
 
-    async def _failed_for_now(self, error: MspError, domain: Domain) -> None:
-        self._enumerating.failed()
-        if self.problems.get("enumeration") != error.code:
-            logger.warning("enumeration: %s", error)
-        self.problems["enumeration"] = error.code
-        if error.code in _NO_ANSWER:
-            self._domains.doubt()
-        if self._reported_failure != error.code:
-            await self._report_failure(error, None, domain)
-            self._reported_failure = error.code
+    async def _not_read(
+        self, error: MspError, generation: int, domain: Domain, credentials: Sequence[Credential]
+    ) -> None:
+        """The last good result stays. What fails for good answers the wish, and is tried when it may be mended."""
+        self._say("enumeration", error.code, str(error))
+        failures = self._connections.failures(domain.name)
+        if error.retryable or error.code in _NO_ANSWER:
+            self._enumerating.failed()
+            if error.code in _NO_ANSWER:
+                self._domains.doubt()
+            await self._failed.for_now(error, domain, failures)
+            return
+        self._enumerating.succeeded(FAILED_AGAIN_S)
+        self._refused_with = _accounts(credentials) if isinstance(error, LogonError) else ()
+        await self._failed.for_good(error, generation, domain, failures, refused=self._refused_with)
 
-    async def _failed_for_good(self, error: MspError, generation: int, domain: Domain) -> None:
-        self.problems["enumeration"] = error.code
-        logger.error("%s was not read (%s): %s", domain.name, error.code, error.detail)
-        await self._report_failure(error, generation, domain)
-        self._unread = UnreadDomain(generation)
-        self._tools.state.save(self._unread_file, self._unread)
+    def _say(self, what: str, code: str, detail: str) -> None:
+        """Central hears of it at the next check-in; the log hears of it once."""
+        if self.problems.get(what) != code:
+            logger.warning("%s: %s (%s): %s", self._name, what, code, detail)
+        self.problems[what] = code
 
-    def _forget_unread(self) -> None:
-        if self._unread is not None:
-            self._unread = None
-            self._tools.state.remove(self._unread_file)
 
-    async def _report_failure(self, error: MspError, generation: int | None, domain: Domain) -> None:
-        """Say why, and what each controller answered."""
-        failure = EnumerationFailure(
-            code=error.code,
-            detail=error.detail,
-            remedy=remedy_of(error.code),
-            controllers_tried=tuple(controller.fqdn for controller in domain.controllers),
-            generation=generation,
-            domain_name=domain.name,
-            failures=tuple(
-                FailedController(entry.controller, entry.code, entry.detail, entry.door or None)
-                for entry in self._failures[-MOST_FAILURES:]
-            ),
-        )
-        await self._tools.report(EnumerationReport(report_id(), failed=failure))
+def _accounts(credentials: Sequence[Credential]) -> tuple[str, ...]:
+    return tuple(entry.ledger_key for entry in credentials)
+
+
+async def _others(reader: DirectoryReader) -> tuple[KnownDomain, ...]:
+    """Which other domains the directory knows. They are no more than leads: a reading is good without them."""
+    try:
+        return await reader.other_domains()
+    except DirectoryError as error:
+        logger.info("which other domains there are was not read: %s", error)
+        return ()
 
 
 def _essence(computer: Computer | None) -> Computer | None:
     """What the directory says of a computer, without what we found out about the way there."""
     if computer is None:
         return None
-    return evolve(computer, ip_addresses=(), reachable=None, doors=(), unreachable_reason=None)
+    skipped_reason = None if computer.skipped_reason == OUT_OF_SCOPE else computer.skipped_reason
+    return evolve(
+        computer,
+        ip_addresses=(),
+        reachable=None,
+        doors=(),
+        unreachable_reason=None,
+        ad_site=None,
+        skipped_reason=skipped_reason,
+    )

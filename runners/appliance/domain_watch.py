@@ -60,6 +60,8 @@ class DomainWatch:
         self._marked_at_beat = -1
         self._looked_at_s = float("-inf")
         self.network_changes = 0
+        # Names that a directory knows, of its forest and its trusts: asked for without a credential, as any hint is.
+        self._leads: dict[str, Domain] = {}
         self.problems: dict[str, str] = {}
 
     @property
@@ -97,7 +99,7 @@ class DomainWatch:
     async def _look(self) -> None:
         self._looked_at_s = self._tools.clock.monotonic()
         try:
-            found = await self._tools.discoverer.discover(self.found)
+            found = await self._tools.discoverer.discover((*self.found, *self._leads.values()))
         except DiscoveryError as error:
             self._looking.failed()
             self._failed_count += 1
@@ -172,6 +174,15 @@ class DomainWatch:
     def doubt(self) -> None:
         """No controller answered: perhaps they are other ones by now. It is found out soon, whatever the clock says."""
         if self._tools.clock.monotonic() - self._looked_at_s >= DOUBT_AGAIN_S:
+            self._looking.reset()
+
+    def lead_to(self, names: Iterable[str]) -> None:
+        """A directory names other domains: those that are new to us are looked for, soon."""
+        known = {*self._leads, *(domain.name.casefold() for domain in self.found)}
+        new = {name.casefold() for name in names} - known
+        if new:
+            now = self._tools.clock.now()
+            self._leads |= {name: Domain(name, (), now) for name in sorted(new)}
             self._looking.reset()
 
     async def name(self, domain: Domain, netbios_name: str | None) -> None:

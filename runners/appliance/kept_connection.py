@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from attrs import frozen
 
 from msp_sdk.checkin import Holdings
 from msp_sdk.directory.session import SkippedDoor
-from msp_sdk.enumeration import ControllerFailure
-from msp_sdk.errors import MspError
+from msp_sdk.enumeration import AdSubnet, ControllerFailure, KnownDomain
+from msp_sdk.errors import LogonError, MspError
 from msp_sdk.models.checkin import SitePolicy
 from msp_sdk.models.computer import Enumeration, EnumerationChanges
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import Domain
-from msp_sdk.models.site import SiteScope
+from msp_sdk.models.reason import ACCOUNT_REASONS
+from msp_sdk.models.scope import SiteScope
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class DirectoryReader(Protocol):
@@ -54,6 +59,14 @@ class DirectoryReader(Protocol):
 
     async def enumerate(self) -> Enumeration:
         """Read all computers."""
+        ...
+
+    async def ad_subnets(self, ad_sites: Iterable[str]) -> tuple[AdSubnet, ...]:
+        """Read which networks are of which AD site; these sites must be there."""
+        ...
+
+    async def other_domains(self) -> tuple[KnownDomain, ...]:
+        """Read which other domains the directory knows."""
         ...
 
     async def changes(self, since: str) -> EnumerationChanges:
@@ -93,6 +106,7 @@ class KeptConnections:
     def __init__(self, make: Callable[[Domain, Credential], DirectoryReader]) -> None:
         self._make = make
         self._open: dict[str, _Open] = {}
+        self._failures: dict[str, tuple[ControllerFailure, ...]] = {}
 
     def reader(self, domain_name: str) -> DirectoryReader | None:
         """What is open to a domain now."""
@@ -114,12 +128,58 @@ class KeptConnections:
             self._open[basis.domain_name] = found
         return found.reader
 
+    def failures(self, domain_name: str) -> tuple[ControllerFailure, ...]:
+        """What each controller and door of a domain answered when it last did not work, in order."""
+        return self._failures.get(domain_name.casefold(), ())
+
+    async def use(
+        self,
+        domain: Domain,
+        credentials: Sequence[Credential],
+        holdings: Holdings,
+        work: Callable[[DirectoryReader], Awaitable[T]],
+    ) -> T:
+        """Work with the first account that is let in.
+
+        Each has its one logon; one that was stored twice, with the same password, has one as well.
+
+        Raises:
+            LogonError: None is let in; the first error, but one that waiting may mend before one that it does not.
+            ConfigError: The scope leaves nothing to read.
+            MspError: As the work says.
+        """
+        refusal: LogonError | None = None
+        refused: list[Credential] = []
+        self._failures.pop(domain.name.casefold(), None)
+        open_with = self.credential(domain.name)
+        for credential in sorted(credentials, key=lambda entry: entry != open_with):
+            if any(credential.is_same_logon(entry) for entry in refused):
+                logger.warning("%s was stored twice, and its password was refused", credential.username)
+                continue
+            reader = await self.open(domain, credential, holdings)
+            try:
+                return await work(reader)
+            except MspError as error:
+                self._failures[domain.name.casefold()] = tuple(reader.failures)
+                if error.code != "cursor-lost":
+                    await self.close(domain.name)
+                if not isinstance(error, LogonError) or (error.retryable and error.code not in ACCOUNT_REASONS):
+                    raise
+                logger.warning("%s is not let in (%s): %s", credential.username, error.code, error)
+                refused.append(credential)
+                if refusal is None or (error.retryable and not refusal.retryable):
+                    refusal = error
+        raise refusal or LogonError("there is no account for this domain.", code="no-credential")
+
     async def let_go(self, domains: Iterable[Domain], holdings: Holdings) -> None:
         """Close what rests on something that holds no more: another domain, account, policy or scope."""
+        for name in self.baseless(domains, holdings):
+            await self.close(name)
+
+    def baseless(self, domains: Iterable[Domain], holdings: Holdings) -> tuple[str, ...]:
+        """The domains, folded, to which something is open that rests on what holds no more."""
         held = [_basis(domain, entry, holdings) for domain in domains for entry in holdings.for_domain(domain.name)]
-        for name, found in tuple(self._open.items()):
-            if found.basis not in held:
-                await self.close(name)
+        return tuple(name for name, found in self._open.items() if found.basis not in held)
 
     async def close(self, domain_name: str | None = None) -> None:
         """End the connection to a domain, or all of them; they are gone when this returns."""

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
+from msp_sdk.enumeration import AdSubnet
 from msp_sdk.models.computer import Enumeration, EnumerationChanges, apply_changes
+from msp_sdk.models.scope import SiteScope
 from runners.appliance.state import StateFiles
 
 _FULL = "enumeration-"
@@ -26,7 +28,8 @@ class KeptEnumeration:
         reported_cursor: Where the last report of it had come to. The enumeration's own cursor may be further on.
         sees_removals: Whether changes tell what was deleted.
         at_another_controller: What has changed since was told by a controller that may be behind.
-        ous: The site's organisational units as they were then; with others it is read in full again.
+        scope: The site's scope as it was then; with another one it is read in full again.
+        ad_subnets: Which networks are of which of Active Directory's own sites, where the scope names some.
     """
 
     enumeration: Enumeration
@@ -35,7 +38,8 @@ class KeptEnumeration:
     reported_cursor: str | None = None
     sees_removals: bool = True
     at_another_controller: bool = False
-    ous: tuple[str, ...] = ()
+    scope: SiteScope = field(factory=SiteScope)
+    ad_subnets: tuple[AdSubnet, ...] = ()
 
 
 @frozen

@@ -45,9 +45,17 @@ class RolloutRecord:
 
 @frozen
 class UnreadDomain:
-    """A wish for an enumeration that was answered with why this domain cannot be read."""
+    """A wish for an enumeration that was answered with why this domain cannot be read.
+
+    Attributes:
+        code: Why, and ``detail`` in words.
+        refused: The accounts, by ledger key, if it was they who were refused: they are not tried again.
+    """
 
     generation: int
+    code: str = ""
+    detail: str = ""
+    refused: tuple[str, ...] = ()
 
 
 @frozen

@@ -11,6 +11,7 @@ import hashlib
 
 from attrs import evolve
 
+from msp_sdk.enumeration.locality import OUT_OF_SCOPE
 from msp_sdk.models.domain import Domain
 from msp_sdk.models.generation import ENUMERATION
 from msp_sdk.models.target import MergeResult, Target, TargetsReport
@@ -18,6 +19,7 @@ from msp_sdk.wire.converter import dumps
 from runners.appliance.directories import Directories
 from runners.appliance.domain_watch import DomainWatch
 from runners.appliance.kept_enumeration import KeptEnumeration
+from runners.appliance.locating import leave_out
 from runners.appliance.state import ReportedTargets
 from runners.appliance.sweep_watch import SweepWatch
 from runners.appliance.wiring import Tools, report_id
@@ -39,6 +41,8 @@ class Survey:
         self.merge: MergeResult | None = None
         self._merged_from: object = None
         self._knock_at: dict[str, float] = {}
+        # Targets whose address, when it was looked up again, lay outside the site.
+        self._elsewhere: set[str] = set()
 
     @property
     def domain(self) -> Domain | None:
@@ -75,6 +79,7 @@ class Survey:
             credentials=holdings.credentials,
             enumerated=computers,
             previous=self.merge,
+            left_out=self.directory.left_out,
         )
         self._knock_soon_at_newcomers(merged)
         self.merge = await self._knock(merged)
@@ -100,13 +105,14 @@ class Survey:
 
     async def _knock(self, merged: MergeResult) -> MergeResult:
         unknown = self._to_knock_at(merged)
-        if not unknown:
-            return merged
-        probed = {target.key: target for target in await self._tools.reach(unknown)}
+        probed = {target.key: target for target in await self._tools.reach(unknown)} if unknown else {}
         now = self._tools.clock.monotonic()
         for key, target in probed.items():
             self._knock_at[key] = now + (ASK_AGAIN_S if target.reachable is None else KNOCK_AGAIN_S)
-        return evolve(merged, targets=tuple(probed.get(target.key, target) for target in merged.targets))
+        self._elsewhere -= set(probed)
+        self._elsewhere |= {key for key, target in probed.items() if target.unreachable_reason == OUT_OF_SCOPE}
+        known = evolve(merged, targets=tuple(probed.get(target.key, target) for target in merged.targets))
+        return leave_out(known, self._elsewhere)
 
     async def _report_targets(self, merged: MergeResult) -> None:
         tools = self._tools

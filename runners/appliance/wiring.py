@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-
-from attrs import evolve
 
 from msp_sdk.checkin import CheckinClient, CompletedGenerations, Holdings, Outbox, Report
 from msp_sdk.compliance import ComplianceScanner
@@ -17,10 +15,10 @@ from msp_sdk.deployment.package import PackageFile
 from msp_sdk.directory.session import DirectoryOptions
 from msp_sdk.discovery import DiscoveryOptions, DomainDiscoverer
 from msp_sdk.discovery.sweep import Sweep, sweep_subnets
-from msp_sdk.enumeration import ADEnumerator, EnumerationOptions, with_addresses
+from msp_sdk.enumeration import ADEnumerator, AdSubnet, EnumerationOptions, Locality, rules_of_site, scope_of_domain
 from msp_sdk.errors import MspError, StateError
 from msp_sdk.models.checkin import SitePolicy
-from msp_sdk.models.computer import Computer, EnumerationScope
+from msp_sdk.models.computer import Computer
 from msp_sdk.models.credential import Credential, CredentialState
 from msp_sdk.models.domain import Domain
 from msp_sdk.models.package import AgentPackage
@@ -32,6 +30,7 @@ from msp_sdk.network.resolver import Resolver
 from msp_sdk.provisioning import load_config
 from msp_sdk.provisioning.config import write_atomically
 from msp_sdk.reachability import ReachabilityProber
+from msp_sdk.reachability.prober import Resolve
 from msp_sdk.secret import Secret
 from msp_sdk.security.device_keys import DevicePrivateKeys
 from msp_sdk.targets import TargetMerger
@@ -40,6 +39,7 @@ from msp_sdk.wire.http import HttpOptions
 from runners.appliance.backoff import Backoff
 from runners.appliance.clock import Clock
 from runners.appliance.kept_connection import KeptConnections
+from runners.appliance.locating import Located, locate, reach
 from runners.appliance.network_marks import NetworkMarks, read_network_marks
 from runners.appliance.packages import PackageCache
 from runners.appliance.settings import ApplianceSettings
@@ -110,6 +110,8 @@ class Tools:
         self.sweep: Callable[[], Awaitable[Sweep]] | None = self._sweep if settings.sweep else None
         self.domain: Domain | None = None
         self.domains: tuple[Domain, ...] = ()
+        # Of each domain that was read, by its folded name: which networks are of which of its own sites.
+        self.ad_subnets: dict[str, tuple[AdSubnet, ...]] = {}
         # How many check-ins were answered: what is done once after each compares it.
         self.beats = 0
         self.draw = random.random
@@ -161,7 +163,8 @@ class Tools:
         domain = next((domain for domain in self.domains if domain.name.casefold() == wanted), None)
         if domain is None:
             raise MspError("there is no controller to prove the credential at.", code="unreachable-controller")
-        async with self.enumerator(domain, credential) as enumerator:
+        options = EnumerationOptions(directory=self._directory_options())
+        async with ADEnumerator(domain, credential, ledger=self.ledger, options=options) as enumerator:
             await enumerator.prove()
 
     def credential_states(self) -> tuple[CredentialState, ...]:
@@ -169,15 +172,24 @@ class Tools:
         return tuple(self.ledger.state(credential) for credential in self._holdings.credentials or ())
 
     def enumerator(self, domain: Domain, credential: Credential) -> ADEnumerator:
-        """A reader of a domain's computers."""
-        policy = self._holdings.policy
+        """A reader of a domain's computers, as far as they belong to the site.
+
+        Raises:
+            ConfigError: Nothing of this domain does, or the site's scope cannot be meant.
+        """
+        scope = self._holdings.scope
         options = EnumerationOptions(
-            directory=DirectoryOptions(ca_pems=policy.trusted_cas, allow_ntlm=policy.allow_ntlm),
-            scope=EnumerationScope(ous=self._holdings.scope.ous),
+            directory=self._directory_options(),
+            scope=scope_of_domain(scope, domain.name),
+            rules=rules_of_site(scope, domain.name),
             # Where LDAP is closed, an administrator of the controller may read on it.
             shells=self._shells,
         )
         return ADEnumerator(domain, credential, ledger=self.ledger, options=options)
+
+    def _directory_options(self) -> DirectoryOptions:
+        policy = self._holdings.policy
+        return DirectoryOptions(ca_pems=policy.trusted_cas, allow_ntlm=policy.allow_ntlm)
 
     def resolver_of(self, domain: Domain | None) -> Resolver:
         """Who resolves names: the domain's own servers where there is a domain."""
@@ -194,20 +206,35 @@ class Tools:
         prober = DoorProber(self._discovery.doors, pace=self.pace)
         return await sweep_subnets(prober, self.resolver_of(self.domain).each())
 
-    async def locate(self, domain: Domain, computers: Sequence[Computer]) -> tuple[Computer, ...]:
+    def locality(self, domain_name: str | None) -> Locality:
+        """Where the site lies, as far as the computers of a domain are concerned."""
+        scope, ad_subnets = self._holdings.scope, self.ad_subnets.get((domain_name or "").casefold(), ())
+        return Locality(scope.subnets, scope.ad_sites, ad_subnets)
+
+    async def locate(
+        self, domain: Domain, computers: Sequence[Computer], known: Mapping[str, Computer] | None = None
+    ) -> Located:
         """The computers with their addresses, and which of their doors stand open; in their order."""
-        placed = await with_addresses(computers, self.resolver_of(domain))
-        # A name that DNS gave no answer about is left open: that is not the same as "no address".
-        known = [computer for computer in placed if computer.ip_addresses or computer.unreachable_reason]
-        found: dict[tuple[str, str], Computer] = {}
-        async for computer in ReachabilityProber(self.probing, pace=self.pace).probe(known):
-            found[computer.object_guid, computer.sam_account_name] = computer
-        return tuple(found.get((computer.object_guid, computer.sam_account_name), computer) for computer in placed)
+        return await locate(
+            computers,
+            resolver=self.resolver_of(domain),
+            prober=self._prober(),
+            locality=self.locality(domain.name),
+            known=known or {},
+        )
 
     async def reach(self, targets: Sequence[Target]) -> tuple[Target, ...]:
         """The targets, each looked up and knocked at now; an address that a person gave stays as it is."""
-        prober = ReachabilityProber(self.probing, resolve=self._addresses, pace=self.pace)
-        return tuple([target async for target in prober.probe(_without_found_address(target) for target in targets)])
+        localities = {name: self.locality(name) for name in {target.domain_name for target in targets}}
+        return await reach(
+            targets,
+            resolve=self._addresses,
+            make_prober=self._prober,
+            locality_of=lambda target: localities[target.domain_name],
+        )
+
+    def _prober(self, resolve: Resolve | None = None) -> ReachabilityProber:
+        return ReachabilityProber(self.probing, resolve=resolve, pace=self.pace)
 
     async def _addresses(self, name: str) -> Sequence[str]:
         """The addresses of a name: a domain's own servers know its names, the first one's everything else."""
@@ -236,13 +263,6 @@ class Tools:
     def scanner(self) -> ComplianceScanner:
         """The scanner of hosts."""
         return ComplianceScanner(shell=self._shells, credentials=self._credentials)
-
-
-def _without_found_address(target: Target) -> Target:
-    """The target as it was before anybody looked its name up: a laptop comes back with another address."""
-    if target.provenance.get("ip_addresses") in ("directory", "probe"):
-        return evolve(target, ip_addresses=())
-    return target
 
 
 @asynccontextmanager

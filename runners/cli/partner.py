@@ -19,6 +19,7 @@ from runners.cli.common import (
     read_password,
     read_text_file,
 )
+from runners.cli.site_scope import add_scope_options, read_scope, show_or_set_scope
 
 
 def add_to(commands: Any) -> None:
@@ -55,6 +56,12 @@ def _add_sites(nouns: Any) -> None:
     create.add_argument("--time-zone", default="UTC")
     create.add_argument("--allow-ntlm", action="store_true", help="NTLM inside WinRM's own encryption, without TLS")
     create.add_argument("--trust-ca", metavar="FILE", action="append", default=[], help="PEM of a CA of the hosts")
+    add_scope_options(create)
+    scope = _action(
+        verbs, "scope", show_or_set_scope, "show which computers belong to a site; with options, set it anew", "site"
+    )
+    add_scope_options(scope)
+    scope.add_argument("--everything", action="store_true", help="all computers of its domains belong to the site")
     _action(verbs, "status", _sites_status, "how far a site has come", "site")
     _action(verbs, "hosts", _sites_hosts, "every computer of a site, its agent or the reason", "site")
     _action(verbs, "domains", _sites_domains, "what discovery found, certificates included", "site")
@@ -150,6 +157,7 @@ async def _sites_create(options: argparse.Namespace) -> None:
         time_zone=options.time_zone,
         allow_ntlm=options.allow_ntlm,
         trusted_cas=tuple(read_text_file(path) for path in options.trust_ca),
+        scope=read_scope(options),
     )
     async with open_partner(options) as partner:
         site = await partner.create_site(new)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Self
 import pytest
 
 from msp_sdk.directory.session import SkippedDoor
-from msp_sdk.enumeration import ControllerFailure
+from msp_sdk.enumeration import AdSubnet, ControllerFailure, KnownDomain
 from msp_sdk.errors import MspError
 from msp_sdk.models.computer import Computer, Enumeration, EnumerationChanges, RemovedComputer
 from msp_sdk.models.credential import (
@@ -191,6 +191,10 @@ class ScriptedDirectory:
         self.changes_failure: MspError | None = None
         self.complete = True
         self.at_another_controller = False
+        self.has_cursor = True
+        self.ad_subnets: tuple[AdSubnet, ...] = ()
+        self.other_domains: tuple[KnownDomain, ...] = ()
+        self.pause: asyncio.Event | None = None
 
     def put(self, entry: Computer) -> None:
         self.computers[entry.hostname] = entry
@@ -256,8 +260,12 @@ class ScriptedReader:
     async def enumerate(self) -> Enumeration:
         self._connect("full")
         found = self._directory
+        if found.pause is not None:
+            await found.pause.wait()
         name, computers = self._domain.name, tuple(found.computers.values())
-        return Enumeration(name, computers, datetime.now(UTC), "dc1 ldaps", cursor=found.cursor)
+        return Enumeration(
+            name, computers, datetime.now(UTC), "dc1 ldaps", cursor=found.cursor if found.has_cursor else None
+        )
 
     async def changes(self, since: str) -> EnumerationChanges:
         self._connect(since)
@@ -279,6 +287,13 @@ class ScriptedReader:
 
     async def netbios_name(self) -> str | None:
         return "NORTHVALLEY"
+
+    async def ad_subnets(self, ad_sites: Iterable[str]) -> tuple[AdSubnet, ...]:
+        del ad_sites
+        return self._directory.ad_subnets
+
+    async def other_domains(self) -> tuple[KnownDomain, ...]:
+        return self._directory.other_domains
 
 
 class Watched:

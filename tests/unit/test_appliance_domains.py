@@ -8,9 +8,11 @@ from typing import Any
 
 from attrs import evolve
 
-from msp_sdk.errors import DirectoryError, LogonRejectedError
+from msp_sdk.enumeration import KnownDomain
+from msp_sdk.errors import BindRejectedError, DirectoryError, LogonRejectedError
 from msp_sdk.models.credential import NewDomainCredential
 from msp_sdk.models.domain import DomainController, DomainDiscovery
+from msp_sdk.models.scope import SiteScope
 from msp_sdk.secret import Secret
 from runners.appliance.domain_watch import essence
 from runners.appliance.kept_connection import KeptConnections
@@ -103,6 +105,78 @@ def test_a_domain_that_cannot_be_read_holds_up_no_other_one_and_says_why(
         assert (len(second.binds), results(watched)) == (1, [])
 
     with_two(open_lab, scripted, work)
+
+
+def test_a_scope_of_one_domain_leaves_the_other_one_out_and_holds_up_neither(
+    open_lab: Callable[..., Any], scripted: Any
+) -> None:
+    async def work(watched: Any, first: Any, second: Any) -> None:
+        await watched.turn()
+        assert await watched.names() == ["SIS1", "SRV1"]
+        site_id = watched.lab.site_id
+        tools = watched.tools
+        directories = {DOMAIN: first, SISTER: second}
+
+        def make(domain: Any, account: Any) -> Any:
+            tools.enumerator(domain, account)  # what the scope says of this domain is the real one's to judge
+            return directories[domain.name].reader(domain, account)
+
+        await tools.directory.close()
+        tools.directory = KeptConnections(make)
+        watched.survey = type(watched.survey)(tools)
+        await watched.lab.partner.change_site(site_id, scope=SiteScope(ous=("OU=X,DC=northvalley,DC=test",)))
+        await watched.lab.partner.wish_enumeration(site_id)
+        asked = len(second.asked)
+        await watched.turn()
+        assert watched.tools.completed.completed["enumeration"] == 3, "neither holds it up"
+        assert watched.survey.directory.problems == {f"enumeration:{SISTER}": "domain-out-of-scope"}
+        assert len(second.asked) == asked, "nothing of it is read"
+        assert "SIS1" not in {target.hostname for target in watched.survey.merge.targets}
+        assert await watched.names() == ["SRV1"]
+        await watched.lab.partner.change_site(site_id, scope=SiteScope())
+        await watched.turn()
+        assert watched.survey.directory.problems == {}
+        assert await watched.names() == ["SIS1", "SRV1"]
+
+    with_two(open_lab, scripted, work)
+
+
+def test_what_fails_for_good_answers_the_wish_and_is_tried_again_when_it_may_be_mended(scripted: Any) -> None:
+    async def work(watched: Any) -> None:
+        directory, tools = watched.directory, watched.tools
+        directory.failure = BindRejectedError("it shows another certificate.", code="certificate-untrusted")
+        await watched.lab.partner.wish_enumeration(watched.lab.site_id)
+        await watched.turn()
+        assert tools.completed.completed["enumeration"] == 2
+        (failed,) = [report["failed"] for report in watched.reports() if report["failed"]]
+        assert (failed["code"], failed["generation"]) == ("certificate-untrusted", 2)
+        await watched.tools.checkin.flush()
+        directory.failure = None
+        watched.survey = type(watched.survey)(tools)  # a restart forgets no reason
+        await watched.survey.directory.enumerate()
+        await watched.turn(4000)
+        assert watched.survey.problems == {}
+
+    scripted.watching(work)
+
+
+def test_domains_that_a_directory_knows_are_looked_for_and_told(open_lab: Callable[..., Any], scripted: Any) -> None:
+    async def run() -> None:
+        async with open_lab() as lab, lab.tools() as tools:
+            await lab.give_credential()
+            directory = scripted.directory("SRV1")
+            directory.other_domains = (KnownDomain(SISTER), KnownDomain(DOMAIN.upper()))
+            watched = scripted.watched(lab, tools, directory)
+            await watched.turn()
+            asked = lab.estate.dns.count(f"_ldap._tcp.dc._msdcs.{SISTER}")
+            assert asked == 0
+            await watched.turn()
+            assert lab.estate.dns.count(f"_ldap._tcp.dc._msdcs.{SISTER}") > 0
+            asked = lab.estate.dns.count(f"_ldap._tcp.dc._msdcs.{SISTER}")
+            await watched.turn()
+            assert lab.estate.dns.count(f"_ldap._tcp.dc._msdcs.{SISTER}") == asked, "a lead is followed once"
+
+    asyncio.run(run())
 
 
 def test_a_domain_whose_controllers_are_silent_is_tried_again_while_the_other_one_goes_on(

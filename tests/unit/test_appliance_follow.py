@@ -169,6 +169,89 @@ def test_a_cursor_that_was_lost_leads_to_a_full_reading_over_the_same_connection
     scripted.watching(work)
 
 
+def test_a_directory_that_loses_every_cursor_is_read_ever_more_seldom_and_that_is_said(scripted: Any) -> None:
+    async def work(watched: Any) -> None:
+        directory = watched.directory
+        directory.changes_failure = DirectoryError("nobody knows it.", code="cursor-lost")
+        await watched.turn()
+        assert directory.asked.count("full") == 2, "the first loss is made good at once"
+        assert watched.survey.problems == {}
+        for _ in range(60):
+            await watched.turn()
+        assert 3 <= directory.asked.count("full") <= 6
+        assert watched.survey.problems == {"directory-changes": "cursor-lost"}
+        assert len(directory.binds) == 1
+        directory.changes_failure = None
+        directory.put(scripted.fresh("PC7"))
+        await watched.turn(3600)
+        await watched.turn()
+        assert watched.survey.problems == {}
+        assert await watched.names() == ["PC7", "SRV1", "SRV2"]
+
+    scripted.watching(work)
+
+
+def test_a_directory_that_cannot_tell_what_changes_is_read_every_hour_and_that_is_said(
+    open_lab: Callable[..., Any], scripted: Any
+) -> None:
+    async def run() -> None:
+        async with open_lab() as lab, lab.tools() as tools:
+            await lab.give_credential()
+            directory = scripted.directory("SRV1")
+            directory.has_cursor = False
+            watched = scripted.watched(lab, tools, directory)
+            await watched.turn()
+            assert watched.survey.problems == {}
+            directory.put(scripted.fresh("PC7"))
+            await watched.turn(1800)
+            assert directory.asked == ["full"]
+            assert watched.survey.problems == {"directory-changes": "no-cursor"}
+            await watched.turn(2400)
+            assert directory.asked == ["full", "full"]
+            assert await watched.names() == ["PC7", "SRV1"]
+            directory.has_cursor = True
+            await watched.turn(4200)
+            await watched.turn()
+            assert directory.asked[-1] == directory.cursor
+            assert watched.survey.problems == {}
+
+    asyncio.run(run())
+
+
+def test_a_step_that_works_with_what_was_withdrawn_is_broken_off(scripted: Any) -> None:
+    """Lesson 13: a big site is read and knocked at for minutes."""
+
+    async def work(watched: Any) -> None:
+        lab, directory = watched.lab, watched.directory
+        directory.pause = asyncio.Event()
+        await lab.partner.wish_enumeration(lab.site_id)
+        reading = asyncio.create_task(watched.turn())
+        await until(lambda: directory.asked[-1] == "full" and len(directory.asked) > 1)
+        (stored,) = await lab.partner.credentials(lab.site_id)
+        await lab.partner.delete_credential(lab.site_id, stored.id)
+        await lab.beat(watched.tools)
+        await watched.survey.directory.let_go()
+        assert directory.open_count == 0
+        await reading
+        assert watched.survey.kept.generation == 1, "the last good result stays"
+        assert watched.survey.problems == {}
+
+    scripted.watching(work)
+
+
+def test_a_step_that_is_cancelled_with_the_daemon_is_not_taken_for_withdrawn(scripted: Any) -> None:
+    async def work(watched: Any) -> None:
+        watched.directory.pause = asyncio.Event()
+        await watched.lab.partner.wish_enumeration(watched.lab.site_id)
+        reading = asyncio.create_task(watched.turn())
+        await until(lambda: len(watched.directory.asked) > 1)
+        reading.cancel()
+        await asyncio.wait({reading})
+        assert reading.cancelled()
+
+    scripted.watching(work)
+
+
 @pytest.mark.parametrize(("complete", "hours"), [(True, 24), (False, 6)])
 def test_a_full_reading_reconciles_on_its_own_clock(
     scripted: Any,

@@ -333,7 +333,7 @@ def test_name_that_dns_gave_no_answer_about_is_not_said_to_have_no_address(open_
                 Computer(name, f"{name}$", name, "server", True, False, False, fqdn=fqdn)
                 for name, fqdn in (("here", "here.corp.test"), ("gone", "gone.corp.test"), ("else", "srv.else.test"))
             )
-            located = await tools.locate(domain, [here, gone, unknown])
+            located = (await tools.locate(domain, [here, gone, unknown])).computers
             assert [(computer.reachable, computer.unreachable_reason) for computer in located] == [
                 (False, "winrm-closed"),
                 (False, "no-address"),

@@ -154,6 +154,7 @@ def test_enumerate_gives_one_document_with_every_computer(estate, msp):
     assert {entry["hostname"].casefold() for entry in document["computers"]} == {
         computer["name"].casefold() for computer in estate.facts["computers"]
     }
+    assert document["other_domains"] == []
     assert result.stderr == ""
     assert estate.attempts == 1
 
@@ -161,7 +162,8 @@ def test_enumerate_gives_one_document_with_every_computer(estate, msp):
 def test_enumerate_reads_by_the_ca_and_by_a_password_file(estate, msp, tmp_path):
     (tmp_path / "password").write_text(estate.facts["password"] + "\n")
     (tmp_path / "ca.pem").write_text(estate.facts["ca_pem"])
-    result = msp(*reading(estate, "--ca", "ca.pem", "--password-file", "password"))
+    result = msp(*reading(estate, "--ca", "ca.pem", "--password-file", "password", "--stale-after", "3000"))
+    assert " stale" not in result.stdout
     assert f"{len(estate.facts['computers'])} computers from" in result.stdout
     # What was passed over is said in a pipe too, in one line.
     (line,) = result.stderr.splitlines()

@@ -82,6 +82,20 @@ def test_the_key_comes_from_a_file_or_the_environment_and_a_wrong_one_is_refused
         shell("partner", "sites", "list", "--key-file", "bad", code=2)
 
 
+def test_what_belongs_to_a_site_is_shown_and_set_anew(shell):
+    made = shell("partner", "sites", "create", "Scoped", "--subnet", "10.1.0.0/16", "--ou", "Clinic").stdout.strip()
+    assert "subnet        10.1.0.0/16\nou            Clinic" in shell("partner", "sites", "scope", made).stdout
+    changed = shell.json("partner", "sites", "scope", made, "--exclude-name", "T*", "--stale-after", 30)
+    assert {name: value for name, value in changed.items() if value} == {
+        "excluded_names": ["T*"],
+        "stale_after_days": 30,
+    }
+    assert "stale-after   30 days" in shell("partner", "sites", "scope", made).stdout
+    assert "everything" in shell("partner", "sites", "scope", made, "--everything").stdout
+    refused = shell("partner", "sites", "scope", made, "--subnet", "10.1", code=2)
+    assert "scope.subnets[0]" in refused.stderr
+
+
 def test_every_list_is_one_document_with_items(shell, site):
     for call in (
         ("sites", "list"),

@@ -88,6 +88,7 @@ def enumerator(tmp_path):
             )
             ledger = LogonLedger(tmp_path / "logons.db")
             async with ADEnumerator(domain, credential, ledger=ledger, options=options) as found:
+                found.server = server
                 yield found
 
     return start
@@ -101,8 +102,9 @@ def enumerator(tmp_path):
         (EnumerationScope(ous=(rf"OU=A\,B,OU=Clinic,{BASE}",)), ["ws1"]),
         (EnumerationScope(excluded_ous=("Clinic/A,B",)), ["srv1", "ws2"]),
         (EnumerationScope(ous=("Clinic",), excluded_ous=("Clinic/Servers",)), ["ws1"]),
-        (EnumerationScope(ous=("Clin",)), []),
+        (EnumerationScope(ous=("computers",)), ["ws2"]),
         (EnumerationScope(names=("WS*",)), ["ws1", "ws2"]),
+        (EnumerationScope(names=("WS*",), excluded_names=("?s2",)), ["ws1"]),
         (EnumerationScope(roles=("server",)), ["srv1"]),
         (EnumerationScope(groups=("Out",)), ["ws1"]),
         (EnumerationScope(groups=(f"CN=In,{BASE}",)), ["ws1"]),
@@ -126,6 +128,52 @@ async def test_a_group_that_does_not_exist_is_an_error_and_no_empty_result(enume
             await it.enumerate()
 
 
+@pytest.mark.parametrize(
+    "scope",
+    [
+        EnumerationScope(ous=("Clin",)),
+        EnumerationScope(ous=("Clinic", "Clinic/Severs")),
+        EnumerationScope(excluded_ous=(f"OU=Severs,OU=Clinic,{BASE}",)),
+    ],
+)
+async def test_a_container_that_does_not_exist_is_an_error_and_no_empty_result(enumerator, scope):
+    # Lesson 24.
+    async with enumerator(scope) as it:
+        with pytest.raises(ConfigError, match="no container") as caught:
+            await it.enumerate()
+        assert caught.value.code == "scope-not-found"
+        with pytest.raises(ConfigError):
+            _ = [computer async for computer in it.stream()]
+
+
+async def test_groups_are_asked_about_who_changed_alone(enumerator):
+    async with enumerator(EnumerationScope(groups=("Out",))) as it:
+        kept = await it.enumerate()
+        before = it.server.searches_count
+        unchanged = await it.changes(since=kept.cursor or "")
+        quiet = it.server.searches_count - before
+        it.server.spec.change(f"CN=WS2,CN=Computers,{BASE}", {"description": "moved", "memberOf": f"CN=In,{BASE}"})
+        it.server.spec.change(f"CN=SRV1,OU=Servers,OU=Clinic,{BASE}", {"description": "moved"})
+        changes = await it.changes(since=unchanged.cursor)
+        assert [computer.hostname for computer in changes.changed] == ["ws2"]
+        assert [entry.reason for entry in changes.removed] == ["out-of-scope"]
+        before = it.server.searches_count
+        await it.changes(since=changes.cursor)
+        assert it.server.searches_count - before == quiet, "who did not change is not asked about"
+
+
+async def test_the_networks_of_ad_sites_are_read_and_a_site_that_does_not_exist_is_an_error(enumerator):
+    async with enumerator() as it:
+        it.server.spec.subnets.update({"10.1.0.0/16": "Oslo", "10.1.2.0/24": "Bergen"})
+        found = await it.ad_subnets(["oslo"])
+        assert {(entry.network, entry.ad_site) for entry in found} == {
+            ("10.1.0.0/16", "Oslo"),
+            ("10.1.2.0/24", "Bergen"),
+        }
+        with pytest.raises(ConfigError, match="no AD site 'Olso'"):
+            await it.ad_subnets(["Olso"])
+
+
 async def test_who_left_a_group_is_not_seen_so_changes_are_not_complete(enumerator):
     async with enumerator(EnumerationScope(groups=("Out",))) as it:
         kept = await it.enumerate()
@@ -136,7 +184,9 @@ async def test_other_domains_are_found_and_not_read(enumerator):
     async with enumerator() as it:
         trusted = await it.trusted_domains()
         forest = await it.forest_domains()
+        others = await it.other_domains()
     assert [(entry.name, entry.netbios_name, entry.direction) for entry in trusted] == [("other.test", "OTHER", "both")]
+    assert [entry.name for entry in others] == ["other.test"]
     assert [(entry.name, entry.netbios_name, entry.in_forest) for entry in forest] == [(DOMAIN, "NVALLEY", True)]
 
 
