@@ -131,6 +131,9 @@ class DomainWatch:
         self._untold = self.discovery
         if self.discovery.best is not None:
             self._unsaved = self.discovery
+        else:
+            # What DNS denies does not come back with a restart.
+            self._tools.state.remove("discovery")
         if missing or found.best is None:
             self._looking.failed()
         else:

@@ -290,6 +290,22 @@ def test_a_believed_domain_stays_until_something_speaks_against_it(
     assert "".join(entry.name for entry in missing_in(discovery, known, set(held))) == missing
 
 
+def test_a_domain_that_its_own_dns_denies_is_not_believed_again_after_a_restart(open_lab: Callable[..., Any]) -> None:
+    async def run() -> None:
+        async with open_lab() as lab, lab.tools() as tools:
+            survey = Survey(tools)
+            await lab.beat(tools)
+            await look(survey)
+            assert survey.domain is not None
+            lab.estate.dns.zones = ()
+            lab.time.at_s += 25 * 3600
+            await survey.domains.discover()
+            assert survey.domain is None
+            assert tools.state.load_discovery() is None
+
+    asyncio.run(run())
+
+
 def test_the_subnets_are_looked_at_once_a_day_and_in_another_network_and_compared_with_the_directory(
     open_lab: Callable[..., Any],
 ) -> None:
