@@ -273,26 +273,6 @@ def test_units_that_were_left_out_are_left_alone(site: Any) -> None:
     assert names(site) == ["OUT"]
 
 
-@pytest.mark.parametrize("site_scope", [{"names": ["SRV*"], "groups": ["In"]}, {"names": ["SRV*"]}, None])
-def test_what_the_sites_present_scope_leaves_out_is_not_listed_any_more(site: Any, site_scope: object) -> None:
-    taken(site, "enumeration-results", full("e1", computer("SRV1"), computer("PC1", "workstation")))
-    present = {"names": ["SRV*"], "groups": ["In"]}
-    site.partner.patch(f"/api/sites/{site.site_id}", json={"scope": present})
-    taken(site, "enumeration-results", full("e2", computer("SRV1"), scope=present, site_scope=site_scope))
-    assert names(site) == (["SRV1"] if site_scope == present else ["PC1", "SRV1"]), "an older scope says nothing"
-
-
-def test_a_domain_that_the_present_scope_leaves_out_is_not_listed_any_more(site: Any) -> None:
-    taken(site, "enumeration-results", full("e1", computer("SRV1")))
-    present = {"ous": ["OU=Rome,DC=branch,DC=example"]}
-    failed = {"code": "domain-out-of-scope", "detail": "no", "domain_name": "corp.example", "site_scope": present}
-    taken(site, "enumeration-results", {"report_id": "e2", "failed": failed})
-    assert names(site) == ["SRV1"], "it is not the present one"
-    site.partner.patch(f"/api/sites/{site.site_id}", json={"scope": present})
-    taken(site, "enumeration-results", {"report_id": "e3", "failed": failed})
-    assert names(site) == []
-
-
 def test_why_computers_are_left_out_is_counted(site: Any) -> None:
     skipped = [{"hostname": name, "reason": reason} for name, reason in (("A", "stale"), ("B", "stale"), ("C", "new"))]
     targets = [{"hostname": "SRV1", "role": "server"}]
