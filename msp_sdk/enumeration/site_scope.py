@@ -13,7 +13,8 @@ from msp_sdk.directory.entry import dn_to_domain, split_dn
 from msp_sdk.enumeration.classify import ClassifyRules
 from msp_sdk.enumeration.locality import OUT_OF_SCOPE
 from msp_sdk.enumeration.scope import container_path, normalise_scope
-from msp_sdk.enumeration.systems import IMAGING_STATIONS, IMAGING_UNITS, VendorRules, fold
+from msp_sdk.enumeration.stations import STATION_UNITS, STATION_WORDS
+from msp_sdk.enumeration.systems import VendorRules, fold
 from msp_sdk.errors import ConfigError
 from msp_sdk.models.computer import Computer, EnumerationScope
 from msp_sdk.models.reason import reason
@@ -59,8 +60,8 @@ def rules_of_site(scope: SiteScope, domain_name: str) -> ClassifyRules:
     units = [container_path(ou, domain_name) for ou in _own(scope.vendor_ous, domain_name)]
     if scope.vendor_names or units:
         vendor = VendorRules(
-            words=(*IMAGING_STATIONS, *(rf"\A{translate(fold(name))}" for name in scope.vendor_names)),
-            units=(*IMAGING_UNITS, *(rf"\A{re.escape(fold(unit))}(?:/|\Z)" for unit in units)),
+            words=(*STATION_WORDS, *(rf"\A{translate(fold(name))}" for name in scope.vendor_names)),
+            units=(*STATION_UNITS, *(rf"\A{re.escape(fold(unit))}(?:/|\Z)" for unit in units)),
         )
         rules = attrs.evolve(rules, vendor=vendor)
     return rules
