@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,14 +12,12 @@ import attrs
 import pytest
 
 from msp_sdk.directory.ber import DIRSYNC, PAGED_RESULTS, SHOW_DELETED, Control
-from msp_sdk.directory.doors import Door
 from msp_sdk.directory.entry import Entry
 from msp_sdk.directory.logon_codes import SUB_CODES
 from msp_sdk.directory.search import Continuation
 from msp_sdk.directory.session import (
     DirectoryOptions,
     DirectorySession,
-    LogonWalk,
     open_anonymous,
     open_session,
     read_root_dse,
@@ -294,41 +291,6 @@ async def test_a_right_password_of_a_disabled_account_is_told_and_not_sent_again
             await it.open(make_credential())
         assert (later.value.code, later.value.retryable) == ("account-disabled", True)
         assert len(it.server.password_binds) == 1
-
-
-async def test_a_port_where_nobody_answers_is_tried_once_whatever_ways_in_it_has(lab):
-    async with lab() as it:
-        # Closed for all: connecting there fails, and is not tried again for another kind.
-        with socket.create_server(("127.0.0.1", 0)) as once:
-            port = once.getsockname()[1]
-        walk = LogonWalk()
-        options = attrs.evolve(it.options, ldaps_port=port, allow_ntlm=True)
-        controller = DomainController(FQDN, port, ("127.0.0.1",))
-
-        def call() -> None:
-            open_session(controller, make_credential(), ledger=it.ledger, options=options, walk=walk)
-
-        with pytest.raises(DirectoryError):
-            await asyncio.to_thread(call)
-        door = Door("ntlm", "127.0.0.1", port)
-        with pytest.raises(DirectoryError) as known:
-            walk.check(door)
-        assert known.value.context["door"] == f"ldaps 127.0.0.1:{port}"
-
-
-async def test_ntlm_does_not_follow_the_no_of_another_controllers_kdc(lab):
-    async with lab() as it:
-        walk = LogonWalk()
-        no = BindRejectedError("no.", code="no-common-cipher")
-        walk.learn(Door("kerberos", "127.0.0.9", 389), no)
-        options = attrs.evolve(it.options, doors=("kerberos", "ntlm"), allow_ntlm=True)
-
-        def call() -> None:
-            open_session(it.controller, make_credential(), ledger=it.ledger, options=options, walk=walk)
-
-        with pytest.raises(DirectoryError):
-            await asyncio.to_thread(call)
-        assert it.server.binds == []
 
 
 async def test_a_locked_account_and_an_unknown_user_are_told_apart(lab):

@@ -421,23 +421,6 @@ def test_retry_of_a_typed_credential_is_exactly_one_more_attempt(ledger):
     assert code_of_refusal(ledger, same, **DC) == "wrong-password"
 
 
-@pytest.mark.parametrize(
-    "spelling", ["svc", "SVC@corp.example", "svc@CORP.EXAMPLE.", r"CORP\svc", r"corp\Svc", r"corp.example\svc"]
-)
-@pytest.mark.parametrize("netbios_name", [None, "CORP"])
-def test_every_spelling_of_a_typed_account_is_one_account(ledger, spelling, netbios_name):
-    first = Credential.typed("svc", Secret("x"), domain_name="corp.example")
-    refuse(ledger, first, **DC)
-    again = Credential.typed(spelling, Secret("y"), domain_name="Corp.Example.", netbios_name=netbios_name)
-    assert code_of_refusal(ledger, again, **DC) == "wrong-password"
-
-
-@pytest.mark.parametrize("other", ["svc@clinic.com", r"OTHER\svc", r".\svc", "svc2"])
-def test_an_account_of_elsewhere_is_another_account(ledger, other):
-    refuse(ledger, Credential.typed("svc", Secret("x"), domain_name="corp.example"), **DC)
-    succeed(ledger, Credential.typed(other, Secret("y"), domain_name="corp.example", netbios_name="CORP"), **DC)
-
-
 def test_a_credential_typed_anew_is_proven_anew(ledger):
     typed = Credential.typed("admin@corp.example", Secret("x"), domain_name="corp.example")
     succeed(ledger, typed, **DC)
