@@ -236,9 +236,8 @@ async def test_a_controller_without_a_certificate_never_sees_a_password(lab):
 async def test_tls_refused_everywhere_is_told_and_nothing_is_sent(lab):
     async with lab() as it:
         it.server.faults.refuse_tls = True
-        with pytest.raises(DirectoryError) as caught:
+        with pytest.raises(DirectoryError, match="no terms on TLS"):
             await it.open(make_credential())
-        assert caught.value.code == "no-tls"
         assert it.server.binds == []
 
 
@@ -271,40 +270,13 @@ async def test_each_sub_code_of_windows_is_told_apart(lab, sub_code, reason):
         assert caught.value.remedy == REASONS[reason].remedy
 
 
-async def test_a_sub_code_that_nobody_knows_is_shown_and_not_called_a_wrong_password(lab):
-    async with lab() as it:
-        it.account.refusal = 0x78F
-        with pytest.raises(LogonRejectedError, match="data 78f") as caught:
-            await it.open(make_credential())
-        assert caught.value.code == "logon-refused"
-        with pytest.raises(LogonNotAllowedError):
-            await it.open(make_credential())
-
-
-async def test_a_right_password_of_a_disabled_account_is_told_and_not_sent_again_at_once(lab):
-    async with lab() as it:
-        it.account.refusal = 0x533
-        with pytest.raises(LogonRejectedError) as caught:
-            await it.open(make_credential())
-        assert (caught.value.retryable, caught.value.context["password_right"]) == (True, True)
-        with pytest.raises(LogonNotAllowedError) as later:
-            await it.open(make_credential())
-        assert (later.value.code, later.value.retryable) == ("account-disabled", True)
-        assert len(it.server.password_binds) == 1
-
-
 async def test_a_locked_account_and_an_unknown_user_are_told_apart(lab):
     async with lab() as it:
         it.account.bad_password_count = 3
         with pytest.raises(LogonRejectedError) as locked:
             await it.open(make_credential())
         assert locked.value.code == "account-locked"
-        stranger = Credential.typed(
-            "nobody",
-            Secret("x"),
-            domain_name=DOMAIN,
-            trusted_certificates=(TrustedCertificate(sha256=CERTIFICATE.sha256),),
-        )
+        stranger = attrs.evolve(make_credential(), username="nobody")
         with pytest.raises(LogonRejectedError) as unknown:
             await it.open(stranger)
         assert unknown.value.code == "no-such-user"
@@ -325,9 +297,8 @@ async def test_a_bind_whose_end_nobody_knows_is_repeated_once_and_never_twice(la
     async with lab() as it:
         it.server.faults.drop_at_bind = True
         for _ in range(2):
-            with pytest.raises(LogonError) as lost:
+            with pytest.raises(LogonError, match="no clear answer"):
                 await it.open(make_credential())
-            assert (lost.value.code, lost.value.retryable) == ("logon-unanswered", True)
         with pytest.raises(LogonNotAllowedError) as caught:
             await it.open(make_credential())
         assert caught.value.code == "logon-outcome-unknown"

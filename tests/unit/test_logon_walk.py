@@ -9,7 +9,7 @@ import pytest
 
 from msp_sdk.directory.doors import Door
 from msp_sdk.directory.session import DirectoryOptions, LogonWalk, open_session
-from msp_sdk.errors import BindRejectedError, DirectoryError, LogonNotAllowedError
+from msp_sdk.errors import BindRejectedError, DirectoryError, LogonNotAllowedError, UnreachableError
 from msp_sdk.models.credential import Credential, account_of
 from msp_sdk.models.domain import DomainController
 from msp_sdk.network.logons import LogonLedger
@@ -72,3 +72,11 @@ def test_ntlm_does_not_follow_the_no_of_another_controllers_kdc(ledger):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         open_by(listener, ledger, walk, doors=("kerberos", "ntlm"))
         assert select.select([listener], [], [], 0)[0] == []
+
+
+def test_a_logon_that_nobody_waits_for_does_not_begin(ledger):
+    walk = LogonWalk()
+    walk.cancelled.set()
+    where = {"place": "controller", "host": "dc1", "cancelled": walk.cancelled}
+    with pytest.raises(UnreachableError), ledger.attempt(typed("svc"), **where):
+        pytest.fail("the attempt was allowed")
