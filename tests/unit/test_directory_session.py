@@ -310,6 +310,9 @@ async def test_a_connection_lost_before_the_bind_is_never_opened_anew_for_the_pa
         loop = asyncio.get_running_loop()
 
         def lose_the_connection() -> Secret:
+            # Our side of the handshake may end before the server's.
+            while not it.server._tasks:
+                time.sleep(0.01)
             for task in list(it.server._tasks):
                 loop.call_soon_threadsafe(task.cancel)
             time.sleep(0.2)
