@@ -198,6 +198,28 @@ async def test_a_controller_that_breaks_off_at_the_logon_leaves_the_repetition_t
             assert (await enumerator.enumerate()).computers
 
 
+async def test_a_sub_code_that_nobody_knows_is_shown_and_not_called_a_wrong_password(estate):
+    async with estate() as it, it.enumerator() as enumerator:
+        it.account.refusal = 0x78F
+        with pytest.raises(LogonRejectedError, match="data 78f") as caught:
+            await enumerator.prove()
+        assert caught.value.code == "logon-refused"
+        with pytest.raises(LogonNotAllowedError):
+            await enumerator.prove()
+
+
+async def test_a_right_password_of_a_disabled_account_is_told_and_not_sent_again_at_once(estate):
+    async with estate() as it, it.enumerator() as enumerator:
+        it.account.refusal = 0x533
+        with pytest.raises(LogonRejectedError) as caught:
+            await enumerator.prove()
+        assert (caught.value.retryable, caught.value.context["password_right"]) == (True, True)
+        with pytest.raises(LogonNotAllowedError) as later:
+            await enumerator.prove()
+        assert (later.value.code, later.value.retryable) == ("account-disabled", True)
+        assert len(it.servers[0].password_binds) == 1
+
+
 async def test_after_a_cancellation_no_further_door_sees_the_password(estate):
     async with estate() as it:
         server = it.servers[0]

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from msp_sdk.errors import ConfigError, LogonNotAllowedError, NotAuthorisedHereError, StateError, UnreachableError
+from msp_sdk.errors import ConfigError, LogonNotAllowedError, NotAuthorisedHereError, StateError
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.reason import REASONS
-from msp_sdk.network.logons import KEPT_OUT_S, LedgerOptions, LogonLedger
+from msp_sdk.network.logons import LedgerOptions, LogonLedger
 from msp_sdk.secret import Secret
 
 IMPATIENT = LedgerOptions(wait_s=0.0)
@@ -152,54 +152,6 @@ def test_the_true_reason_of_a_refusal_is_kept(ledger):
     assert caught.value.code == "account-locked"
     assert caught.value.remedy == REASONS["account-locked"].remedy
     assert not caught.value.retryable
-
-
-def keep_out(ledger: LogonLedger, credential: Credential, code: str = "account-disabled") -> None:
-    with ledger.attempt(credential, **DC) as attempt:
-        attempt.kept_out(code)
-
-
-def test_an_account_that_is_kept_out_with_a_right_password_is_tried_once_an_hour_and_not_more(path):
-    now = [1_700_000_000.0]
-    ledger = LogonLedger(path, options=IMPATIENT, clock=lambda: now[0])
-    for _ in range(3):
-        keep_out(ledger, domain_credential())
-        for where in (DC, {"place": "controller", "host": "dc2"}, HOST):
-            assert code_of_refusal(ledger, domain_credential(), **where) == "account-disabled"
-        now[0] += KEPT_OUT_S - 1
-        with pytest.raises(LogonNotAllowedError) as caught, ledger.attempt(domain_credential(), **DC):
-            pytest.fail("the attempt was allowed")
-        assert caught.value.retryable
-        now[0] += 1
-        # Only a controller may judge it.
-        assert code_of_refusal(ledger, domain_credential(), **HOST) == "credential-unproven"
-    succeed(ledger, domain_credential(), **DC)
-    state = ledger.state(domain_credential())
-    assert (state.state, state.code) == ("proven", None)
-
-
-def test_an_account_that_is_kept_out_is_told_as_unproven_with_its_reason(ledger):
-    # Central takes a refused version away from everybody; this one heals by itself.
-    keep_out(ledger, domain_credential(), "logon-hours")
-    state = ledger.state(domain_credential())
-    assert (state.state, state.code) == ("unproven", "logon-hours")
-
-
-def test_a_wrong_password_after_an_account_was_kept_out_is_final(path):
-    now = [1_700_000_000.0]
-    ledger = LogonLedger(path, options=IMPATIENT, clock=lambda: now[0])
-    keep_out(ledger, domain_credential())
-    now[0] += KEPT_OUT_S
-    assert refuse(ledger, domain_credential(), **DC) == "refused"
-    now[0] += KEPT_OUT_S
-    assert code_of_refusal(ledger, domain_credential(), **DC) == "wrong-password"
-
-
-def test_a_logon_that_nobody_waits_for_does_not_begin(ledger):
-    cancelled = threading.Event()
-    cancelled.set()
-    with pytest.raises(UnreachableError), ledger.attempt(domain_credential(), **DC, cancelled=cancelled):
-        pytest.fail("the attempt was allowed")
 
 
 def test_a_new_version_begins_anew(ledger):
@@ -419,23 +371,6 @@ def test_retry_of_a_typed_credential_is_exactly_one_more_attempt(ledger):
     ledger.allow_one_more(same)
     refuse(ledger, same, **DC)
     assert code_of_refusal(ledger, same, **DC) == "wrong-password"
-
-
-@pytest.mark.parametrize(
-    "spelling", ["svc", "SVC@corp.example", "svc@CORP.EXAMPLE.", r"CORP\svc", r"corp\Svc", r"corp.example\svc"]
-)
-@pytest.mark.parametrize("netbios_name", [None, "CORP"])
-def test_every_spelling_of_a_typed_account_is_one_account(ledger, spelling, netbios_name):
-    first = Credential.typed("svc", Secret("x"), domain_name="corp.example")
-    refuse(ledger, first, **DC)
-    again = Credential.typed(spelling, Secret("y"), domain_name="Corp.Example.", netbios_name=netbios_name)
-    assert code_of_refusal(ledger, again, **DC) == "wrong-password"
-
-
-@pytest.mark.parametrize("other", ["svc@clinic.com", r"OTHER\svc", r".\svc", "svc2"])
-def test_an_account_of_elsewhere_is_another_account(ledger, other):
-    refuse(ledger, Credential.typed("svc", Secret("x"), domain_name="corp.example"), **DC)
-    succeed(ledger, Credential.typed(other, Secret("y"), domain_name="corp.example", netbios_name="CORP"), **DC)
 
 
 def test_a_credential_typed_anew_is_proven_anew(ledger):
