@@ -97,7 +97,7 @@ class CheckInService:
                     .values(**values)
                 )
             if request.credential_states and result.appliance["state"] == "active":
-                await take_states(tx, site_id, appliance_id, request.credential_states, self._central.now())
+                await take_states(self._central, tx, site_id, appliance_id, request.credential_states)
             if result.came_back:
                 await emit(tx, site_id, "appliance-checked-in", {"appliance_id": appliance_id, "first": result.first})
 

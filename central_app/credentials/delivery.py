@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from sqlalchemy import delete, insert, select, update
 
 from central_app.audit.service import record
@@ -28,7 +28,8 @@ from central_app.events import emit
 from central_app.state import Central
 from central_app.wishes import raise_credentials_version
 from msp_sdk.models.checkin import DomainCredential, SiteCredential, WindowsTarget
-from msp_sdk.models.credential import DOMAIN_TYPES, CredentialState, SealedSecret
+from msp_sdk.models.credential import DOMAIN_TYPES, CredentialState, SealedSecret, account_of
+from msp_sdk.models.domain import without_final_dot
 from msp_sdk.secret import Secret
 from msp_sdk.security.sealing import SUITE, VERSION, SealContext, key_id, seal
 
@@ -64,9 +65,10 @@ def next_state(known: str, said: str) -> str | None:
 
 
 async def take_states(
-    tx: Transaction, site_id: str, appliance_id: str, states: Iterable[CredentialState], now: datetime
+    central: Central, tx: Transaction, site_id: str, appliance_id: str, states: Iterable[CredentialState]
 ) -> None:
     """Take what an appliance found out about credentials of its site."""
+    now = central.now()
     for said in list(states)[:MOST_STATES]:
         row = await tx.fetch_one(
             select(credentials).where(credentials.c.site_id == site_id, credentials.c.id == said.id)
@@ -79,6 +81,8 @@ async def take_states(
             continue
         if await _note_state(tx, site_id, appliance_id, said):
             await _change_state(tx, row, said, now)
+            if said.state == "refused":
+                await _refuse_twins(central, tx, row, said, now)
 
 
 async def _note_state(tx: Transaction, site_id: str, appliance_id: str, said: CredentialState) -> bool:
@@ -105,14 +109,13 @@ async def _note_state(tx: Transaction, site_id: str, appliance_id: str, said: Cr
 async def _change_state(tx: Transaction, row: Row, said: CredentialState, now: datetime) -> None:
     state = next_state(row["state"], said.state)
     code = (said.code or "")[:80] or None
-    # Also why it is not proven yet: the password is right, and the account is disabled.
-    if state is None and (row["state"] != "unproven" or said.state != "unproven" or row["state_code"] == code):
+    if state is None and not (row["state_code"] != code and _tells_more(row["state"], said)):
         return
     site_id = row["site_id"]
     await tx.execute(
         update(credentials)
         .where(credentials.c.site_id == site_id, credentials.c.id == row["id"])
-        .values(state=said.state, state_code=code, state_at=now)
+        .values(state=state or row["state"], state_code=code, state_at=now)
     )
     if state is None:
         return
@@ -120,6 +123,36 @@ async def _change_state(tx: Transaction, row: Row, said: CredentialState, now: d
     await raise_credentials_version(tx, site_id)
     detail = {"credential_id": row["id"], "version": row["version"], "code": code or ""}
     await emit(tx, site_id, f"credential-{state}", detail)
+
+
+def _tells_more(known: str, said: CredentialState) -> bool:
+    """Whether an appliance says what keeps an account out although its password is right, or that nothing does."""
+    return known != "refused" and (said.state == known or (said.state == "unproven" and said.code is not None))
+
+
+async def _refuse_twins(central: Central, tx: Transaction, row: Row, said: CredentialState, now: datetime) -> None:
+    """The same account with the same password was refused under another id too: it has had its logon (lesson 32)."""
+    if row["type"] not in DOMAIN_TYPES:
+        return
+    others = await tx.fetch_all(
+        select(credentials).where(
+            credentials.c.site_id == row["site_id"],
+            credentials.c.id != row["id"],
+            credentials.c.type.in_(DOMAIN_TYPES),
+            credentials.c.state != "refused",
+        )
+    )
+    mine = _account_of(row)
+    for other in others:
+        if _account_of(other) != mine or open_secret(central, other).reveal() != open_secret(central, row).reveal():
+            continue
+        await _change_state(tx, other, evolve(said, id=other["id"], version=other["version"]), now)
+
+
+def _account_of(row: Row) -> tuple[str, str]:
+    domain_name = without_final_dot(row["domain_name"] or "").casefold()
+    # The short name is what somebody typed, so it parts no two accounts: a strike too many is worse than a retry.
+    return domain_name, account_of(row["username"], domain_name)
 
 
 async def _lease_of(reader: Reader, site_id: str, credential_id: str) -> Row | None:

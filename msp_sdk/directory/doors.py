@@ -12,7 +12,7 @@ from msp_sdk.models.domain import DomainController
 DoorKind = Literal["kerberos", "ldaps", "starttls", "ntlm", "plain"]
 LDAPS_PORT = 636
 LDAP_PORT = 389
-_TLS_PORTS = frozenset({LDAPS_PORT, 3269})
+TLS_PORTS = frozenset({LDAPS_PORT, 3269})
 LOGON_DOORS: tuple[DoorKind, ...] = ("kerberos", "ldaps", "starttls", "ntlm")
 """The order in which a logon tries them."""
 
@@ -54,7 +54,7 @@ def doors(controller: DomainController, *, first: DoorKind, ldaps_port: int = LD
         ldaps_port: Where LDAPS is.
     """
     hosts = controller.addresses or (controller.fqdn,)
-    if controller.port in _TLS_PORTS:
+    if controller.port in TLS_PORTS:
         return tuple(Door("ldaps", host, controller.port) for host in hosts)
     return tuple(
         Door(kind, host, port) for host in hosts for kind, port in ((first, controller.port), ("ldaps", ldaps_port))
@@ -73,7 +73,7 @@ def logon_doors(
         ldaps_port: Where LDAPS is.
     """
     hosts = controller.addresses or (controller.fqdn,)
-    if controller.port in _TLS_PORTS:
+    if controller.port in TLS_PORTS:
         return tuple(Door("ldaps", host, controller.port) for host in hosts)
     ports = {"ldaps": ldaps_port}
     return tuple(

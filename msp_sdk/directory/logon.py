@@ -37,6 +37,7 @@ _SAYS_LITTLE = {
     UNREACHABLE: 4,
     "no-service-principal": 5,
     "other-domain-account": 5,
+    "netbios-unknown": 5,
     "kdc-unreachable": 6,
     "kerberos-settings": 7,
     "kerberos-missing": 8,

@@ -66,7 +66,9 @@ def kerberos_principal(controller: DomainController, door: Door, credential: Cre
     domain = credential.domain_name or controller.fqdn.partition(".")[2]
     principal = principal_of(credential.username, domain_name=domain, netbios_name=credential.netbios_name)
     if principal is None:
-        raise _passed_over(controller, "other-domain-account")
+        short = "" if credential.netbios_name else credential.username.partition("\\")[0]
+        code = "other-domain-account" if short in ("", ".") or "." in short else "netbios-unknown"
+        raise _passed_over(controller, code)
     return principal
 
 

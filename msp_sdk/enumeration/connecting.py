@@ -152,6 +152,8 @@ class Connector:
             DirectoryError: The last one's, or what the work raises and no other controller mends.
         """
         waiting: Sequence[DomainController] = self.controllers
+        # What was learnt for another piece of work, days ago perhaps, says nothing of this one.
+        self._walk = LogonWalk()
         # A controller ends a session that was idle for long: that is no failure of the controller.
         idle = self.session is not None
         while True:

@@ -313,8 +313,9 @@ class LogonLedger:
                 self._forget_older_hosts(connection, attempt.credential)
             connection.execute(
                 "UPDATE version SET state = 'proven', code = NULL, unknown_ends = 0, at = ?"
-                # A pause ends at a controller: a host's answer may be older than the password's change.
-                " WHERE key = ? AND state <> 'refused' AND (state <> 'paused' OR ? = 'controller')",
+                # A pause ends at a controller: a host's answer may be older than the password's change. So does it for
+                # an account that is kept out.
+                " WHERE key = ? AND state <> 'refused' AND (state NOT IN ('paused', 'kept-out') OR ? = 'controller')",
                 (self._clock(), key, attempt.place),
             )
             if attempt.place == "controller":
@@ -362,7 +363,7 @@ class LogonLedger:
                 " ON CONFLICT (key, host) DO UPDATE SET state = excluded.state",
                 (key, attempt.host, "suspect" if verdict == "paused" else verdict),
             )
-            if verdict == "paused":
+            if verdict == "paused" and state != "kept-out":
                 connection.execute("UPDATE version SET state = 'paused', at = ? WHERE key = ?", (self._clock(), key))
             return verdict
 

@@ -25,7 +25,7 @@ from msp_sdk.errors import (
     ScriptFailedError,
     UnreachableError,
 )
-from msp_sdk.models.credential import Credential
+from msp_sdk.models.credential import Credential, CredentialState
 from msp_sdk.models.reason import remedy_of
 from msp_sdk.models.target import Target
 from msp_sdk.network.logons import LogonAttempt, LogonLedger, LogonPlace
@@ -198,7 +198,7 @@ class HostSession:
         try:
             wsman, scheme = self._prepare()
             with self._ledger.attempt(
-                self._credential, place=self._place(known.state), host=self._name, cancelled=self.cancelled
+                self._credential, place=self._place(known), host=self._name, cancelled=self.cancelled
             ) as attempt:
                 return self._attempt(wsman, scheme, attempt)
         except BaseException:
@@ -206,14 +206,15 @@ class HostSession:
                 self._channel.close()
             raise
 
-    def _place(self, state: str) -> LogonPlace:
+    def _place(self, known: CredentialState) -> LogonPlace:
         """As what this host counts in the ledger.
 
         Where LDAP is closed, a controller's own shell is the first to see its administrator, and that proves it. Once
-        it is proven, a controller is a host like any other: a refusal may be about that machine alone.
+        it is proven, a controller is a host like any other: a refusal may be about that machine alone. An account that
+        is kept out is judged by LDAP and the KDC, which say why; here it would look like a wrong password.
         """
         admin = self._credential.type == "domain_admin" and self._target.role == "domain_controller"
-        return "controller" if admin and state == "unproven" else "host"
+        return "controller" if admin and known.state == "unproven" and known.code is None else "host"
 
     def _prepare(self) -> tuple[Wsman, str]:
         """A connection that is ready for a logon, and the scheme's name there. Nothing of a credential is involved."""

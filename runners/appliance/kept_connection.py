@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from msp_sdk.checkin import Holdings
 from msp_sdk.directory.session import SkippedDoor
@@ -153,7 +153,9 @@ class KeptConnections:
         self._failures.pop(domain.name.casefold(), None)
         open_with = self.credential(domain.name)
         for credential in sorted(credentials, key=lambda entry: entry != open_with):
-            if any(credential.is_same_logon(entry) for entry in refused):
+            # The domain's own short name, which tells one spelling from another, is surer than what a person typed.
+            named = evolve(credential, netbios_name=domain.netbios_name or credential.netbios_name)
+            if any(named.is_same_logon(entry) for entry in refused):
                 logger.warning("%s was stored twice, and its password was refused", credential.username)
                 continue
             reader = await self.open(domain, credential, holdings)
@@ -166,7 +168,7 @@ class KeptConnections:
                 if not isinstance(error, LogonError) or (error.retryable and error.code not in ACCOUNT_REASONS):
                     raise
                 logger.warning("%s is not let in (%s): %s", credential.username, error.code, error)
-                refused.append(credential)
+                refused.append(named)
                 if refusal is None or (error.retryable and not refusal.retryable):
                     refusal = error
         raise refusal or LogonError("there is no account for this domain.", code="no-credential")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from msp_sdk.discovery import DomainDiscoverer
     from msp_sdk.enumeration import ControllerFailure
     from msp_sdk.models.credential import Credential, TrustedCertificate
-    from msp_sdk.models.domain import Domain, SeenCertificate
+    from msp_sdk.models.domain import Domain, DomainController, SeenCertificate
     from msp_sdk.network.logons import LogonLedger
     from msp_sdk.network.resolver import Resolver
 
@@ -126,6 +126,7 @@ async def find_domain(options: argparse.Namespace, name: str) -> Domain:
             name,
             (controller,),
             datetime.now(UTC),
+            netbios_name=await _netbios_name(controller, name) if "\\" in options.user else None,
             dns_servers=tuple(render_server(entry) for entry in resolver.servers),
         )
     options.search = [name]
@@ -139,6 +140,21 @@ async def find_domain(options: argparse.Namespace, name: str) -> Domain:
         code="no-domain",
         remedy="Give --resolver ADDRESS of a DNS server of the domain, or --server HOST.",
     )
+
+
+async def _netbios_name(controller: DomainController, name: str) -> str | None:
+    r"""The domain's short name, which says whether ``DOMAIN\user`` is one of its own; None where nobody tells it."""
+    from msp_sdk.directory.doors import LDAP_PORT, TLS_PORTS
+    from msp_sdk.discovery.cldap import ping
+    from msp_sdk.errors import DiscoveryError
+
+    port = LDAP_PORT if controller.port in TLS_PORTS else controller.port
+    for address in controller.addresses:
+        with contextlib.suppress(DiscoveryError):
+            answer = await ping(address, port, name)
+            if answer is not None and answer.domain_name == name.casefold():
+                return answer.netbios_name or None
+    return None
 
 
 async def make_credential(options: argparse.Namespace, domain: Domain, ledger: LogonLedger) -> Credential:
@@ -156,7 +172,7 @@ async def make_credential(options: argparse.Namespace, domain: Domain, ledger: L
 
     shape = Credential.typed(options.user, Secret(""), domain_name=domain.name, netbios_name=domain.netbios_name)
     state = ledger.state(shape)
-    if state.code is not None and not options.try_again:
+    if state.state == "refused" and not options.try_again:
         raise LogonNotAllowedError(
             f"{options.user} was refused at {state.at:%Y-%m-%d %H:%M} UTC ({state.code}).",
             code=state.code,

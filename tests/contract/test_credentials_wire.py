@@ -268,9 +268,29 @@ def test_an_account_that_is_kept_out_keeps_its_credential_and_the_partner_sees_w
         assert reply["domain_credentials"] is None
         (seen,) = central.http.get(path).json()["items"]
         assert (seen["state"], seen["state_code"]) == ("unproven", code)
-    joined.check_in(credential_states=[state(joined, stored, "proven")])
-    (seen,) = central.http.get(path).json()["items"]
-    assert (seen["state"], seen["state_code"]) == ("proven", None)
+    for said, code, wanted in (
+        ("proven", None, ("proven", None)),
+        # Disabled after it was proven: the partner sees that too, and it stays what it is to the others.
+        ("unproven", "account-disabled", ("proven", "account-disabled")),
+        ("unproven", None, ("proven", "account-disabled")),
+        ("proven", None, ("proven", None)),
+    ):
+        joined.check_in(credential_states=[state(joined, stored, said, code)])
+        (seen,) = central.http.get(path).json()["items"]
+        assert (seen["state"], seen["state_code"]) == wanted
+
+
+def test_a_refused_account_is_refused_under_every_id_that_it_was_stored_under_with_the_same_password(central):
+    # Lesson 32: each id has strikes of its own, the account has not.
+    joined = central.join()
+    stored = add_domain(central, joined.site_id, username="svc@corp.example")
+    add_domain(central, joined.site_id, username="CORP\\SVC", credential_type="domain_admin")
+    add_domain(central, joined.site_id, username="svc", password="another one")
+    add_domain(central, joined.site_id, username="svc@corp.example", domain_name="other.example")
+    joined.check_in(completed={})
+    joined.check_in(credential_states=[state(joined, stored, "refused", "wrong-password")])
+    seen = central.http.get(f"/api/sites/{joined.site_id}/credentials").json()["items"]
+    assert [row["state"] for row in seen] == ["refused", "refused", "unproven", "unproven"]
 
 
 def test_a_final_dot_of_a_domain_is_dropped_at_the_edge(central):

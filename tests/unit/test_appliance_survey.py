@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from msp_sdk.models.computer import Computer
 from msp_sdk.models.credential import NewCredential
 from msp_sdk.models.domain import Domain, DomainDiscovery
@@ -213,8 +215,11 @@ def test_second_account_is_tried_when_the_first_is_refused_and_each_only_once(op
     asyncio.run(run())
 
 
-def test_an_account_that_is_stored_twice_with_a_wrong_password_costs_one_strike(open_lab: Callable[..., Any]) -> None:
-    """Lesson 32: whatever its spelling."""
+@pytest.mark.parametrize(("spelling", "netbios_name"), [("{}", None), ("NORTHVALLEY\\{}", "NVALLEY")])
+def test_an_account_that_is_stored_twice_with_a_wrong_password_costs_one_strike(
+    open_lab: Callable[..., Any], spelling: str, netbios_name: str | None
+) -> None:
+    """Lesson 32: whatever its spelling, also where somebody mistyped the domain's short name."""
 
     async def run() -> None:
         async with open_lab() as lab, lab.tools() as tools:
@@ -224,18 +229,22 @@ def test_an_account_that_is_stored_twice_with_a_wrong_password_costs_one_strike(
                 lab.site_id,
                 NewCredential(
                     "domain_admin",
-                    account.upn.partition("@")[0].upper(),
+                    spelling.format(account.upn.partition("@")[0].upper()),
                     Secret("wrong"),
                     domain_name=lab.estate.spec.domain,
+                    netbios_name=netbios_name,
                     trusted_certificates=(await lab.partner.credentials(lab.site_id))[0].trusted_certificates,
                 ),
             )
             survey = Survey(tools)
-            await lab.beat(tools)
-            for _ in range(3):
+            for _ in range(4):
+                await lab.beat(tools)
                 await look(survey)
                 lab.time.at_s += 7200
             assert binds(lab) == ["52e"]
+            assert [(row.state, row.state_code) for row in await lab.partner.credentials(lab.site_id)] == [
+                ("refused", "wrong-password")
+            ] * 2
 
     asyncio.run(run())
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from msp_sdk.directory.doors import Door, logon_doors
+from msp_sdk.directory.logon import LogonWalk
 from msp_sdk.directory.logon_codes import judge_kdc
 from msp_sdk.directory.sealed_logon import kerberos_principal
 from msp_sdk.errors import DirectoryError
@@ -259,7 +260,7 @@ CONTROLLER = DomainController("dc1.corp.example", 389, ("127.0.0.1",))
 
 def kerberos_at(controller=CONTROLLER, username="svc@corp.example", **more):
     door = Door("kerberos", controller.addresses[0], controller.port)
-    credential = Credential.typed(username, Secret("x"), domain_name="corp.example")
+    credential = Credential.typed(username, Secret("x"), domain_name="corp.example", **more)
     with pytest.raises(DirectoryError) as caught:
         kerberos_principal(controller, door, credential)
     return caught.value
@@ -270,7 +271,13 @@ def test_kerberos_is_passed_over_before_anything_is_sent_where_it_cannot_apply()
     assert kerberos_at(DomainController("dc1.corp.example", 3890, ("127.0.0.1",))).code == "kdc-unreachable"
     assert kerberos_at(DomainController("127.0.0.1", 389, ("127.0.0.1",))).code == "no-service-principal"
     assert kerberos_at(username=r".\svc").code == "other-domain-account"
-    assert kerberos_at(username=r"OTHER\svc").code == "other-domain-account"
+    assert kerberos_at(username=r"OTHER\svc", netbios_name="CORP").code == "other-domain-account"
+    # It may well be ours, beside a KDC that would take it: NTLM is no way around that.
+    unknown = kerberos_at(username=r"CORP\svc")
+    assert unknown.code == "netbios-unknown"
+    walk = LogonWalk()
+    walk.learn(Door("kerberos", "127.0.0.1", 389), unknown)
+    assert walk.kdc_said_no
 
 
 @needs_extra

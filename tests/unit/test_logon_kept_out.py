@@ -66,3 +66,18 @@ def test_a_wrong_password_after_an_account_was_kept_out_is_final(tmp_path):
         assert attempt.refused("wrong-password") == "refused"
     now[0] += KEPT_OUT_S
     assert code_of_refusal(ledger, domain_credential(), **DC) == "wrong-password"
+
+
+@pytest.mark.parametrize("host_takes_it", [True, False])
+def test_what_a_host_says_late_does_not_end_the_hour_of_an_account_that_is_kept_out(tmp_path, host_takes_it):
+    ledger = LogonLedger(tmp_path / "logons.db", options=IMPATIENT)
+    with ledger.attempt(domain_credential(), **DC) as attempt:
+        attempt.succeeded()
+    with ledger.attempt(domain_credential(), **HOST) as late:
+        keep_out(ledger, domain_credential())
+        if host_takes_it:
+            late.succeeded()
+        else:
+            late.refused("wrong-password")
+    assert code_of_refusal(ledger, domain_credential(), **DC) == "account-disabled"
+    assert ledger.state(domain_credential()).code == "account-disabled"
