@@ -22,6 +22,7 @@ from msp_sdk.testing.certificates import EstateCA
 from tests.lab import controller
 from tests.lab.cache import unpack_or_build
 from tests.lab.controller import ADDRESS, DOMAIN, NAME_PREFIX, SYSTEM_PYTHON, SambaLab
+from tests.real import need
 
 FIRST_SITE = "Default-First-Site-Name"
 OUR_SITE = "Annex"
@@ -34,6 +35,7 @@ ADDRESSES = (ADDRESS, "10.99.0.2")
 ADDRESSES_6 = (controller.DEAD_ADDRESS, "fd99::2")
 # RPC is how one is joined and replicated from; the audit is how logons are counted.
 MORE = "  server services = rpc ldap cldap kdc dns\n  log level = 0 auth_audit:3\n"
+DNS_UPDATE = "samba_dnsupdate"
 PARTITIONS = ("DC=northvalley,DC=test", "CN=Configuration,DC=northvalley,DC=test")
 
 
@@ -65,6 +67,7 @@ class SambaPair:
 def samba_pair() -> Iterator[SambaPair]:
     """Both controllers with the small clinic, or the test is skipped with the reason."""
     controller.need_samba()
+    need(DNS_UPDATE)
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix=f"{NAME_PREFIX}{os.getpid()}-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -126,7 +129,7 @@ def _build(folder: Path) -> None:
         controller.write_smb_conf(second, "dc2", ADDRESSES[1], MORE)
         # Tells DNS its services, as a controller with all of its own services does at each start.
         _run(
-            *(*inside, SYSTEM_PYTHON, "/usr/sbin/samba_dnsupdate", "-s", f"{second}/etc/smb.conf"),
+            *(*inside, SYSTEM_PYTHON, shutil.which(DNS_UPDATE) or DNS_UPDATE, "-s", f"{second}/etc/smb.conf"),
             *("--use-samba-tool", f"--rpc-server-ip={ADDRESS}"),
         )
         _replicate(namespaces[1], second, "dc1", "dc2")

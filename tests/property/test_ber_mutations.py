@@ -63,7 +63,24 @@ def make_bind_end() -> bytes:
     return ber.encode_message(1, ber.encode(ber.BIND_RESPONSE, b"\x0a\x01\x0e\x04\0\x04\0", ber.encode(0x87, b"token")))
 
 
-RECORDED = [make_answer(ber.encode), make_answer(windows), make_dirsync_end(), make_bind_end()]
+def make_entry_with_controls(put, *, missing_bytes: int = 0) -> bytes:
+    """An entry with controls behind it, whose end may come too early: the rest of its last value is then theirs."""
+    name = put(0x30, put(4, b"name"), put(0x31, put(4, b"SRV1")))
+    system = put(0x30, put(4, b"operatingSystem"), put(0x31, put(4, b"Windows 11")))
+    inside = (name + system)[: -missing_bytes or None]
+    entry = put(ber.SEARCH_ENTRY, put(4, f"CN=SRV1,{BASE}".encode()), put(0x30, inside))
+    control = put(0xA0, put(0x30, put(4, b"1.2.3.4"), put(4, b"a value that is nobody's business")))
+    return put(0x30, put(2, b"\x01"), entry, control)
+
+
+RECORDED = [
+    make_answer(ber.encode),
+    make_answer(windows),
+    make_dirsync_end(),
+    make_bind_end(),
+    make_entry_with_controls(ber.encode),
+    make_entry_with_controls(windows),
+]
 
 
 def mutate(draw: random.Random, data: bytes) -> bytes:
@@ -133,6 +150,17 @@ def test_a_hundred_thousand_mutations_end_as_an_answer_or_as_wire_error():
             if number % 10 == 0:
                 assert found == outcome(message, EntryReader())
     assert min(read_count, refused_count) > MUTATIONS_COUNT // 10
+
+
+@pytest.mark.parametrize("put", [ber.encode, windows])
+@pytest.mark.parametrize("missing_bytes", range(1, 11))
+def test_an_attribute_that_is_known_by_its_head_does_not_run_into_the_controls_behind_its_entry(put, missing_bytes):
+    reader = EntryReader()
+    [whole] = Framer().feed(make_entry_with_controls(put))
+    assert reader.read(whole).attributes == {"name": (b"SRV1",), "operatingsystem": (b"Windows 11",)}
+    [short] = Framer().feed(make_entry_with_controls(put, missing_bytes=missing_bytes))
+    with pytest.raises(WireError):
+        reader.read(short)
 
 
 class Recording:

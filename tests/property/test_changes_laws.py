@@ -30,6 +30,7 @@ DELETED = f"CN=Deleted Objects,{BASE}"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 OUS = ("CN=Computers", "OU=Clinic", r"OU=A\,B,OU=Clinic", "OU=Lab")
 UNIT = (b"organizationalUnit",)
+DELETION = 1
 TOMBSTONE_KEEPS = ("objectclass", "objectguid", "samaccountname")
 GMSA = (b"computer", b"msDS-GroupManagedServiceAccount")
 SCOPES = (
@@ -57,8 +58,10 @@ class ModelDirectory:
     def write(self, guid: bytes, dn: str, attributes: dict[str, tuple[bytes, ...]]) -> None:
         before = self.objects.get(guid, ("", {}))
         changed = {name for name in {*before[1], *attributes} if before[1].get(name) != attributes.get(name)}
-        if before[0] != dn:
-            changed |= {"name", "parentguid"}
+        # A move shows in the parent, a rename in the name: each is told by itself.
+        leaf, parent = dn.split(",", 1)
+        changed |= {"name"} if not before[0].startswith(f"{leaf},") else set()
+        changed |= {"parentguid"} if not before[0].endswith(f",{parent}") else set()
         self.objects[guid] = (dn, attributes)
         self._changed(guid, frozenset(changed))
 
@@ -100,7 +103,7 @@ class ModelDirectory:
     ) -> Iterator[Round]:
         assert (base, filter_text) == (BASE, "(|(objectClass=computer)(objectClass=organizationalUnit))")
         start = max(0, int(cookie or b"0") - (self.repeats if cookie else 0))
-        entries = self._delta(start) if cookie else self._everything()
+        entries = self._delta(start, attributes) if cookie else self._everything()
         at = len(self.log)
         rounds = [entries[begin : begin + 2] for begin in range(0, len(entries), 2)] or [()]
         for number, part in enumerate(rounds):
@@ -109,7 +112,7 @@ class ModelDirectory:
             more = number < len(rounds) - 1 or len(self.log) > at
             yield Round(tuple(part), b"%d" % at, more)
         while len(self.log) > at:
-            entries, at = self._delta(at), len(self.log)
+            entries, at = self._delta(at, attributes), len(self.log)
             yield Round(tuple(entries), b"%d" % at, more=False)
 
     def pages(
@@ -147,7 +150,8 @@ class ModelDirectory:
     def _everything(self) -> list[Entry]:
         return [Entry(dn, values) for dn, values in self.objects.values()]
 
-    def _delta(self, start: int) -> list[Entry]:
+    def _delta(self, start: int, attributes: Sequence[str]) -> list[Entry]:
+        asked = {name.lower() for name in attributes}
         names: dict[bytes, frozenset[str]] = {}
         for guid, changed in self.log[start:]:
             names[guid] = names.get(guid, frozenset()) | changed
@@ -159,7 +163,10 @@ class ModelDirectory:
                 dn, values = f"CN=gone,{DELETED}", self.deleted[guid]
             else:
                 continue
-            half = sorted(changed - {"objectguid"})
+            half = sorted((changed & asked) - {"objectguid"})
+            if not half:
+                # Nothing changed that was asked for.
+                continue
             # In two parts, as when a round ended between two values.
             entries += [
                 Entry(dn, {"objectguid": (guid,), **{name: values.get(name, ()) for name in part}})
@@ -210,7 +217,7 @@ class Story:
         dn, values = directory.objects[guid]
         values = dict(values)
         leaf, parent = dn.split(",", 1)
-        if kind == 1:
+        if kind == DELETION:
             directory.delete(guid)
             return
         if kind == 2:
@@ -246,6 +253,19 @@ def read_full(directory: ModelDirectory, scope: EnumerationScope) -> Enumeration
     )
 
 
+def follow(story: Story, kept: Enumeration, pauses: Sequence[int]) -> Enumeration:
+    """Keep up with the directory, so many things apart, until all of the story has happened."""
+    directory = story.directory
+    for pause in pauses:
+        story.happen(pause)
+        assert kept.cursor is not None
+        changes = read_changes(session(directory), BASE, Judge("x.test", NOW, scope=kept.scope), kept.cursor)
+        assert changes.complete == directory.sees_deleted
+        kept = apply_changes(kept, changes)
+    assert not story.steps
+    return kept
+
+
 def by_guid(enumeration: Enumeration) -> dict[str, Computer]:
     found = {computer.object_guid: computer for computer in enumeration.computers}
     assert len(found) == len(enumeration.computers)
@@ -261,14 +281,7 @@ def test_base_plus_changes_is_the_whole(steps, dirsync, sees_deleted, repeats, s
     # It goes on while it is read: the cursor leaves no gap.
     directory.between = lambda: story.happen(1)
     kept = read_full(directory, scope)
-    for pause in [*pauses[:4], len(steps), 0, 0]:
-        directory.between = lambda: story.happen(1)
-        story.happen(pause)
-        assert kept.cursor is not None
-        changes = read_changes(session(directory), BASE, Judge("x.test", NOW, scope=scope), kept.cursor)
-        assert changes.complete == sees_deleted
-        kept = apply_changes(kept, changes)
-    assert not story.steps
+    kept = follow(story, kept, [*pauses[:4], len(steps), 0, 0])
     full = read_full(directory, scope)
     found, wanted = by_guid(kept), by_guid(full)
     if sees_deleted:
@@ -278,6 +291,10 @@ def test_base_plus_changes_is_the_whole(steps, dirsync, sees_deleted, repeats, s
     # Nobody told us of deletions: they are all that the full reading has to reconcile.
     assert {guid: found[guid] for guid in wanted} == wanted
     assert {uuid.UUID(guid).bytes_le for guid in found if guid not in wanted} <= set(directory.deleted)
+    # It does so while things go on; and changes go on from there.
+    story.steps = [step for step in steps if step[0] != DELETION]
+    kept = follow(story, read_full(directory, scope), [*pauses[:4], len(steps), 0, 0])
+    assert by_guid(kept) == by_guid(read_full(directory, scope))
 
 
 def test_a_service_account_that_goes_while_all_is_read_is_not_counted():

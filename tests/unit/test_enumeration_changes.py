@@ -257,6 +257,23 @@ async def test_what_leaves_the_scope_is_removed_for_a_reason_of_its_own(site):
         assert [computer.hostname for computer in apply_changes(kept, changes).computers] == ["ws1"]
 
 
+async def test_a_scope_of_groups_is_never_complete_since_who_leaves_one_has_not_changed(site):
+    async with site() as it:
+        it.spec.rights.reads_deleted.add("svc")
+        outer, inner = f"CN=Outer,{BASE}", f"CN=Inner,{BASE}"
+        it.spec.put(make_entry(outer, {"objectClass": ("top", "group"), "cn": "Outer"}))
+        it.spec.put(make_entry(inner, {"objectClass": ("top", "group"), "cn": "Inner", "memberOf": outer}))
+        for name in ("WS1", "WS2"):
+            it.spec.change(it.dn(name), {"memberOf": inner})
+        async with it.enumerator(scope=EnumerationScope(groups=("Outer",))) as enumerator:
+            kept = await enumerator.enumerate()
+            assert {computer.hostname for computer in kept.computers} == {"ws1", "ws2"}
+            it.spec.change(inner, {"memberOf": None})
+            changes = await enumerator.changes(since=kept.cursor or "")
+            assert (changes.removed, changes.complete) == ((), False)
+            assert (await enumerator.enumerate()).computers == ()
+
+
 async def test_an_object_that_cannot_be_read_back_is_not_spoken_of(site):
     async with site() as it, it.enumerator() as enumerator:
         kept = await enumerator.enumerate()
