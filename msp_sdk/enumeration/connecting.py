@@ -207,6 +207,9 @@ class Connector:
             session.close()
 
     def _open(self, controller: DomainController, walk: LogonWalk) -> DirectorySession:
+        # One that nobody waited for any more may have come about all the same: that saves a logon.
+        if self.session is not None and not self.session.closed:
+            return self.session
         self.session = open_session(controller, self._credential, ledger=self._ledger, options=self._options, walk=walk)
         return self.session
 

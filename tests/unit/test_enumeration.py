@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+import attrs
 import pytest
 
 from msp_sdk.directory.refusal import user_name
@@ -420,3 +422,47 @@ async def test_addresses_are_looked_up_and_a_missing_one_is_a_reason(estate):
         dns.faults.silent = True
         with pytest.raises(DiscoveryError):
             await with_addresses(enumeration.computers, resolver)
+
+
+@asynccontextmanager
+async def relay(port: int, to: int) -> AsyncIterator[None]:
+    """A controller that is back: what comes to this port goes on to another one."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        further_reader, further_writer = await asyncio.open_connection("127.0.0.1", to)
+
+        async def pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                while data := await source.read(65536):
+                    sink.write(data)
+                    await sink.drain()
+            sink.close()
+
+        await asyncio.gather(pass_on(reader, further_writer), pass_on(further_reader, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", port):
+        yield
+
+
+async def test_a_controller_that_was_down_once_is_tried_again_by_the_next_reading(estate):
+    async with estate(300) as it:
+        first, second = it.domain.controllers
+        with socket.create_server(("127.0.0.1", 0)) as placeholder:
+            port = placeholder.getsockname()[1]
+        domain = attrs.evolve(it.domain, controllers=(attrs.evolve(first, port=port), second))
+        async with it.enumerator(domain=domain, page_size=100) as enumerator:
+            assert (await enumerator.enumerate()).source.startswith("dc2")
+            it.servers[1].faults.drop_after_entries = it.servers[1].entries_sent_count + 150
+            async with relay(port, first.port):
+                assert (await enumerator.enumerate()).source.startswith("dc1")
+                assert len(it.servers[0].password_binds) == 1
+
+
+async def test_work_after_a_cancelled_one_goes_on_to_the_next_controller(estate):
+    async with estate(300) as it, it.enumerator(page_size=100) as enumerator:
+        it.servers[0].faults.delay_s = 0.5
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(enumerator.enumerate(), 0.8)
+        it.servers[0].faults.delay_s = 0.0
+        it.servers[0].faults.drop_after_entries = it.servers[0].entries_sent_count + 150
+        assert (await enumerator.enumerate()).source.startswith("dc2")
