@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +17,7 @@ from attrs import evolve
 
 from msp_sdk.checkin import next_wait_s
 from msp_sdk.errors import NotEnrolledError, StateError
-from msp_sdk.models.domain import DomainDiscovery, make_discovery_report
+from msp_sdk.models.domain import Domain, DomainDiscovery, make_discovery_report
 from msp_sdk.models.partner import Partner
 from msp_sdk.models.provision import Enrolment
 from msp_sdk.provisioning import save_config
@@ -125,7 +125,7 @@ class Exploding:
     def __init__(self) -> None:
         self.calls = 0
 
-    async def discover(self) -> DomainDiscovery:
+    async def discover(self, known: Sequence[Domain]) -> DomainDiscovery:
         self.calls += 1
         raise KeyError("unforeseen")
 
@@ -136,7 +136,7 @@ class Endless:
     def __init__(self) -> None:
         self.cut_off = False
 
-    async def discover(self) -> DomainDiscovery:
+    async def discover(self, known: Sequence[Domain]) -> DomainDiscovery:
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
