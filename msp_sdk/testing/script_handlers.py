@@ -255,7 +255,7 @@ def scan_defender(machine: Machine, parameters: dict[str, object], payload: byte
     }
 
 
-@answers("directory-computers", sha256="385587f70b4192f83c38384c7b6852775fb04bb05c39bc73315b8b357c6a02ea")
+@answers("directory-computers", sha256="ea7efa567ba6d460a6a3f44b033455180f48a8dceac3d0e820b9c98e4ce42a76")
 def directory_computers(machine: Machine, parameters: dict[str, object], payload: bytes) -> Mapping[str, object]:
     """The computers of the directory of which this machine is a controller: the entries in its note ``directory``."""
     del payload

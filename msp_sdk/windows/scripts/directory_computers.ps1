@@ -38,7 +38,7 @@ function Get-Rest {
             $one.PropertiesToLoad.Clear()
             $null = $one.PropertiesToLoad.Add("$Name;range=$Start-*")
             $part = $one.FindOne()
-            $range = @($part.Properties.PropertyNames | Where-Object { $_ -like "$Name;range=*" })
+            $range = @(@($part.Properties.PropertyNames) -like "$Name;range=*")
             if ($range.Count -ne 1 -or $part.Properties[$range[0]].Count -eq 0) {
                 throw "the values of $Name from $Start on did not come."
             }
