@@ -114,8 +114,9 @@ async def _take_results(
             if await store.has_scope(tx, reporter.site_id, results.site_scope):
                 # Whatever it left out: what it does not hold is gone, or is out of the site's scope.
                 scope = ReportScope()
-            # Of whom an entry spoke that does not even name its computer, nobody knows: none is called missing.
-            if len(upload.refused_guids) == upload.refused_count:
+            # Of whom an entry spoke that does not even name its computer, here or in the directory itself, nobody
+            # knows: none is called missing.
+            if len(upload.refused_guids) == upload.refused_count and not results.unreadable_count:
                 vanished += await store.mark_vanished(tx, reporter.site_id, domain_name, report_id, scope, now)
             values |= {"full": unstructure(results), "full_at": now, "full_generation": results.generation}
             await acknowledge_work(tx, reporter, ENUMERATION, results.generation)

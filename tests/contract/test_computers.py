@@ -100,6 +100,14 @@ def test_a_computer_that_was_refused_has_not_vanished(site: Any) -> None:
     assert names(site) == ["SRV1", "SRV2"]
 
 
+def test_a_full_report_that_could_not_identify_every_entry_marks_nothing_as_vanished(site: Any) -> None:
+    taken(site, "enumeration-results", full("e1", computer("SRV1"), computer("SRV2")))
+    taken(site, "enumeration-results", full("e2", computer("SRV1"), unreadable_count=1))
+    assert names(site) == ["SRV1", "SRV2"]
+    taken(site, "enumeration-results", full("e3", computer("SRV1")))
+    assert names(site) == ["SRV1"]
+
+
 def test_a_full_report_with_an_entry_that_names_nobody_marks_nothing_as_vanished(site: Any) -> None:
     taken(site, "enumeration-results", full("e1", computer("SRV1"), computer("SRV2")))
     report(site, "enumeration-results", full("e2", computer("SRV1"), {**computer("SRV2"), "object_guid": ""}))
