@@ -88,13 +88,13 @@ def test_what_a_narrower_scope_surely_leaves_out_is_out_of_scope():
 
 def test_a_site_sets_when_a_computer_is_stale_and_what_its_vendor_manages():
     rules = rules_of_site(
-        SiteScope(stale_after_days=30, vendor_names=("DEXA*", "X(1)"), vendor_ous=("Praxis/Geräte", SOUTH_OU)), NORTH
+        SiteScope(stale_after_days=30, vendor_names=("LABEL*", "X(1)"), vendor_ous=("Praxis/Geräte", SOUTH_OU)), NORTH
     )
     assert rules.stale_after == timedelta(days=30)
-    assert rules.vendor.names("dexa-2", None)
+    assert rules.vendor.names("label-2", None)
     assert rules.vendor.names("x(1)", None)
     assert rules.vendor.names("PACS01", None), "what is known anyway stays known"
-    assert not rules.vendor.names("PC-DEXA", None)
+    assert not rules.vendor.names("PC-LABEL", None)
     assert rules.vendor.holds("Praxis/GERÄTE/Keller")
     assert not rules.vendor.holds("Praxis/Gerätekammer")
     assert not rules.vendor.holds("Rome"), "a distinguished name is of its own domain"
