@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 from msp_sdk.checkin import REPORT_REFUSED, enumeration_matter
 from msp_sdk.enumeration import AdSubnet, KnownDomain, narrow, place
 from msp_sdk.enumeration.locality import OUT_OF_SCOPE
-from msp_sdk.errors import DirectoryError, LogonError, MspError
+from msp_sdk.errors import ConfigError, DirectoryError, LogonError, MspError
 from msp_sdk.models.computer import (
     Computer,
     Enumeration,
@@ -123,9 +123,11 @@ class DirectoryWatch:
     def _hold(self, kept: KeptEnumeration | None) -> None:
         self.kept = kept
         self._tools.ad_subnets[self._name] = kept.ad_subnets if kept else ()
+        self._tools.excluded_ous[self._name] = kept.enumeration.scope.excluded_ous if kept else ()
 
     def forget(self) -> None:
         """Delete what is kept: nothing names this domain any more."""
+        self._hold(None)
         self._files.forget()
         self._failed.forget()
 
@@ -171,7 +173,8 @@ class DirectoryWatch:
                 self.problems.pop("enumeration", None)
             return
         # A new wish, or anything else that it rests on: what failed before says nothing of it (lesson 45).
-        tried_with = (generation, accounts, domain.controllers, holdings.scope, holdings.policy)
+        optional_ous = self._tools.optional_ous(self._name)
+        tried_with = (generation, accounts, domain.controllers, holdings.scope, holdings.policy, optional_ous)
         if tried_with != self._tried_with:
             self._tried_with = tried_with
             self._enumerating.reset()
@@ -300,6 +303,10 @@ class DirectoryWatch:
                 return
             self._lose_cursor()
             await self.read_if_owed(domain)
+        except ConfigError as error:
+            # The scope names what was there and is not any more: whoever looks at Central is the one to mend it.
+            await self._failed.for_now(error, domain, self._connections.failures(domain.name))
+            self._not_followed(error)
         except MspError as error:
             self._not_followed(error)
         else:

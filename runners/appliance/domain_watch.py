@@ -86,6 +86,7 @@ class DomainWatch:
         return self.discovery is not None or self._failed_count >= MOST_FAILURES
 
     def _tell(self) -> None:
+        self._tools.checkin.learn_domain_names(full_names(self.found))
         self._tools.domain, self._tools.domains = self.domain, self.found
 
     async def discover(self) -> None:
@@ -232,6 +233,16 @@ def missing_in(found: DomainDiscovery, known: Sequence[Domain], held: Collection
         for domain in known
         if domain.name not in names and (domain.name in held or not (has_moved or domain.name in found.denied))
     )
+
+
+def full_names(domains: Sequence[Domain]) -> dict[str, str]:
+    """The names of domains by their folded NetBIOS names; a short name that two of them have is nobody's."""
+    short_names = [(domain.netbios_name or "").casefold() for domain in domains]
+    return {
+        short_name: domain.name
+        for short_name, domain in zip(short_names, domains, strict=True)
+        if short_name and short_names.count(short_name) == 1
+    }
 
 
 def _by_confidence(domains: Iterable[Domain]) -> tuple[Domain, ...]:

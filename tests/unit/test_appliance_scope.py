@@ -13,6 +13,7 @@ from msp_sdk.enumeration import AdSubnet
 from msp_sdk.models.scope import SiteScope
 from msp_sdk.models.target import ManualTarget
 from msp_sdk.network.resolver import render_server
+from msp_sdk.testing.directory_data import make_entry
 from msp_sdk.testing.dns import DnsServer, DnsZone
 from runners.appliance.survey import Survey
 from runners.appliance.wiring import Tools
@@ -90,6 +91,32 @@ def test_a_container_that_does_not_exist_is_said_answers_the_wish_and_empties_no
             await turn(lab, tools, survey)
             assert "enumeration" not in survey.problems
             assert targets(survey) == there
+
+    asyncio.run(run())
+
+
+def test_a_container_of_the_scope_that_is_renamed_is_said_and_empties_nothing(open_lab: Callable[..., Any]) -> None:
+    """Lesson 24, for changes too."""
+    base = "DC=northvalley,DC=test"
+
+    async def run() -> None:
+        async with open_lab(scope=SiteScope(ous=("Servers",))) as lab, lab.tools() as tools:
+            spec = lab.estate.directories[0].spec
+            unit = {"objectClass": ("top", "organizationalUnit"), "name": "Servers"}
+            spec.put(make_entry(f"OU=Servers,{base}", unit))
+            await lab.give_credential()
+            survey = Survey(tools)
+            await turn(lab, tools, survey)
+            before, there = await lab.partner.computers(lab.site_id), targets(survey)
+            assert there
+            spec.move(f"OU=Servers,{base}", base, name="Racks")
+            await turn(lab, tools, survey)
+            await turn(lab, tools, survey)
+            assert (await lab.partner.computers(lab.site_id), targets(survey)) == (before, there)
+            assert survey.problems["directory-changes"] == "scope-not-found"
+            await lab.partner.change_site(lab.site_id, scope=SiteScope(ous=("Racks",)))
+            await turn(lab, tools, survey)
+            assert (survey.problems, targets(survey)) == ({}, there)
 
     asyncio.run(run())
 
