@@ -230,6 +230,31 @@ def test_a_newcomer_that_turns_up_in_another_network_is_left_out_unknocked(
     scoped(open_lab, scripted, work)
 
 
+@pytest.mark.parametrize("how", ["scope", "reading"])
+def test_who_was_elsewhere_is_a_target_again_when_the_scope_or_a_reading_says_so(
+    open_lab: Callable[..., Any], scripted: Any, how: str
+) -> None:
+    async def work(watched: Any, _dns: DnsServer, zone: DnsZone) -> None:
+        lab, home = watched.lab, next(plan.address for plan in watched.lab.estate.plan if plan.door == "https")
+        await lab.partner.change_site(lab.site_id, scope=SiteScope(subnets=(f"{home}/32",)))
+        await watched.turn()
+        watched.directory.put(scripted.computer("SRV3", fqdn=f"srv3.{DOMAIN}"))
+        await watched.turn()
+        zone.add_address("srv3", "127.99.9.9")
+        await watched.turn(31)
+        assert skipped(watched.survey)["SRV3"] == "out-of-scope"
+        zone.remove("srv3")
+        zone.add_address("srv3", home)
+        if how == "scope":
+            await lab.partner.change_site(lab.site_id, scope=SiteScope())
+        else:
+            await lab.partner.wish_enumeration(lab.site_id)
+        await watched.turn()
+        assert way_to(watched, "SRV3") == (True, (home,))
+
+    scoped(open_lab, scripted, work)
+
+
 def test_an_unchanged_computer_elsewhere_is_no_news(open_lab: Callable[..., Any], scripted: Any) -> None:
     async def work(watched: Any, _dns: DnsServer, zone: DnsZone) -> None:
         watched.directory.ad_subnets = (AdSubnet("127.0.0.0/8", "Elsewhere"),)
