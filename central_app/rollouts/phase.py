@@ -2,7 +2,7 @@
 
 The ladder: a domain is believed; its credential is held and not refused; one full enumeration; a final outcome for
 each target of the site's rollouts; a first scan of each reachable target. A site without a directory walks the last
-two alone. Hosts that are off have an outcome with a reason and hold nothing up.
+two alone; so does one of which nobody can tell, and what discovery waits for stays said. Hosts that are off have an outcome with a reason and hold nothing up.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from central_app.rollouts.coverage import HostIndex, HostNames, covers
 from msp_sdk.models.rollout import OutcomeState, RolloutScope, RolloutState
+from msp_sdk.models.scope import DOMAIN_OUT_OF_SCOPE
 from msp_sdk.models.site import PROGRESS, DeploymentStatus, Phase, StatusDetails
 
 Directory = Literal["found", "none", "unknown"]
@@ -79,6 +80,7 @@ class SiteFacts:
 
     Attributes:
         approved_appliances_count: Appliances that work here. ``waiting_appliances_count`` wait for approval.
+        found_nothing: An appliance has looked and found no domain, for whatever reason.
         controllers_silent: DNS names controllers, and none of them proved itself.
         dns_failed: DNS gave an appliance no usable answer.
         domains: Believed domains, most certain first; may be empty.
@@ -91,6 +93,7 @@ class SiteFacts:
     approved_appliances_count: int = 0
     waiting_appliances_count: int = 0
     directory: Directory = "unknown"
+    found_nothing: bool = False
     controllers_silent: bool = False
     dns_failed: bool = False
     domains: tuple[DomainFact, ...] = ()
@@ -112,10 +115,14 @@ def is_final(outcome: OutcomeFact, rollout_generation: int) -> bool:
 
 
 def main_domain(domains: tuple[DomainFact, ...]) -> DomainFact | None:
-    """The domain that the site is worked through: one with a usable credential, else with any, else the surest."""
-    usable = [domain for domain in domains if domain.credential and domain.credential.refused_code is None]
-    held = [domain for domain in domains if domain.credential]
-    return next(iter((*usable, *held, *domains)), None)
+    """The domain that the site is worked through: one with a usable credential, else with any, else the surest.
+
+    One that the site's scope leaves out is passed over while there is another.
+    """
+    mine = [domain for domain in domains if domain.last_failure_code != DOMAIN_OUT_OF_SCOPE] or domains
+    usable = [domain for domain in mine if domain.credential and domain.credential.refused_code is None]
+    held = [domain for domain in mine if domain.credential]
+    return next(iter((*usable, *held, *mine)), None)
 
 
 def unmet_targets(facts: SiteFacts) -> tuple[TargetFact, ...]:
@@ -182,11 +189,20 @@ def _scanning(facts: SiteFacts) -> list[str]:
     return [f"scan:{len(unscanned)}"] if unscanned else []
 
 
+def _walks_alone(facts: SiteFacts) -> bool:
+    """There are targets to work on, although nobody can tell whether there is a directory (lesson 59)."""
+    return facts.found_nothing and facts.targets_current and bool(facts.targets)
+
+
 def _walk(facts: SiteFacts) -> tuple[Phase, list[str]]:
     domain = main_domain(facts.domains)
-    if facts.directory != "none":
-        if domain is None:
-            return "discovering", _discovering(facts)
+    if domain is None and facts.directory != "none":
+        awaiting = _discovering(facts)
+        if not _walks_alone(facts):
+            return "discovering", awaiting
+        phase, more = _walk(evolve(facts, directory="none"))
+        return phase, [*more, *awaiting]
+    if domain is not None and facts.directory != "none":
         if awaiting := _credentials(domain):
             return "awaiting_credentials", awaiting
         if awaiting := _enumerating(domain):
