@@ -163,6 +163,15 @@ class CheckinClient:
         """What Central refused for good and has not got since: by what it is about, a code; empty when all is well."""
         return self._outbox.refused if self._outbox is not None else {}
 
+    async def clear_refused(self, matter: str) -> None:
+        """Say that what was refused of a matter stands no more: it is said anew, or there is no such thing now.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
+        if self._outbox is not None and matter in self._outbox.refused:
+            await asyncio.to_thread(self._outbox.clear_refused, matter)
+
     def learn_domain_names(self, domain_names: Mapping[str, str]) -> None:
         """Hold each credential under the full name of its domain, also one that was stored under its NetBIOS name.
 

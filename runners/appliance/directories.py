@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 
+from msp_sdk.checkin import enumeration_matter
 from msp_sdk.models.computer import Computer, EnumerationFailure, EnumerationReport
 from msp_sdk.models.domain import Domain
 from msp_sdk.models.generation import ENUMERATION, owed
@@ -136,6 +137,8 @@ class Directories:
             tools.completed.complete(ENUMERATION, generation)
             return
         watches = []
+        if self._domains.found:
+            await tools.checkin.clear_refused(enumeration_matter(""))
         for domain in self._domains.held:
             watches.append(await self._watch(domain))
             await watches[-1].read_if_owed(domain)
@@ -172,7 +175,7 @@ class Directories:
         if any(watch.kept for name, watch in self._watches.items() if name in held):
             for name in [name for name in self._watches if name not in named]:
                 logger.warning("nothing speaks of %s any more: what it held is forgotten", name)
-                self._watches.pop(name).forget()
+                await self._watches.pop(name).forget()
 
     async def _say_no_domain(self, generation: int) -> None:
         # Where the network could not be asked, that is the reason: nobody knows whether there is one.

@@ -125,8 +125,9 @@ class DirectoryWatch:
         self._tools.ad_subnets[self._name] = kept.ad_subnets if kept else ()
         self._tools.excluded_ous[self._name] = kept.enumeration.scope.excluded_ous if kept else ()
 
-    def forget(self) -> None:
+    async def forget(self) -> None:
         """Delete what is kept: nothing names this domain any more."""
+        await self._tools.checkin.clear_refused(enumeration_matter(self._name))
         self._hold(None)
         self._files.forget()
         self._failed.forget()
@@ -194,11 +195,20 @@ class DirectoryWatch:
         age = self._tools.clock.now() - kept.full_at
         return not timedelta(0) <= age < timedelta(seconds=self._reconcile_s(kept) * self._jitter)
 
+    @property
+    def _is_refused(self) -> bool:
+        """Central could not take a report of this domain, and knows no better one.
+
+        That changes do not go on from it is no news then: a wish for each of them would be answered with a reading
+        that is refused again. So they do not say from where they go on, and a wish is always somebody's.
+        """
+        return self._tools.checkin.refused.get(enumeration_matter(self._name)) == REPORT_REFUSED
+
     def _reconcile_s(self, kept: KeptEnumeration) -> float:
         """How old a full reading may become."""
         if kept.at_another_controller:
             return RECONCILE_MOVED_S
-        if self._tools.checkin.refused.get(enumeration_matter(kept.enumeration.domain_name)) == REPORT_REFUSED:
+        if self._is_refused:
             return RECONCILE_REFUSED_S
         if kept.enumeration.cursor is None:
             return RECONCILE_WITHOUT_CURSOR_S
@@ -353,7 +363,7 @@ class DirectoryWatch:
         located = await self._locate(domain, changed, tuple(known.values()))
         news = evolve(changes, changed=located, removed=removed)
         results = make_changes_results(news, news.changed)
-        results = evolve(results, base_cursor=kept.reported_cursor)
+        results = evolve(results, base_cursor=None if self._is_refused else kept.reported_cursor)
         await tools.report(EnumerationReport(report_id(), results=results))
         followed = evolve(
             now_at,
