@@ -2,7 +2,8 @@
 
 The ladder: a domain is believed; its credential is held and not refused; one full enumeration; a final outcome for
 each target of the site's rollouts; a first scan of each reachable target. A site without a directory walks the last
-two alone; so does one of which nobody can tell, and what discovery waits for stays said. Hosts that are off have an outcome with a reason and hold nothing up.
+two alone; so does one of which nobody can tell, while what discovery waits for stays said. Hosts that are off have an
+outcome with a reason and hold nothing up.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from central_app.rollouts.coverage import HostIndex, HostNames, covers
 from msp_sdk.models.rollout import OutcomeState, RolloutScope, RolloutState
@@ -194,24 +195,34 @@ def _walks_alone(facts: SiteFacts) -> bool:
     return facts.found_nothing and facts.targets_current and bool(facts.targets)
 
 
-def _walk(facts: SiteFacts) -> tuple[Phase, list[str]]:
+def _before_hosts(facts: SiteFacts) -> tuple[Phase, list[str]] | None:
+    """What is unmet before anything is done at hosts; None when nothing is."""
     domain = main_domain(facts.domains)
-    if domain is None and facts.directory != "none":
-        awaiting = _discovering(facts)
-        if not _walks_alone(facts):
-            return "discovering", awaiting
-        phase, more = _walk(evolve(facts, directory="none"))
-        return phase, [*more, *awaiting]
-    if domain is not None and facts.directory != "none":
-        if awaiting := _credentials(domain):
-            return "awaiting_credentials", awaiting
-        if awaiting := _enumerating(domain):
-            return "enumerating", awaiting
+    if facts.directory == "none":
+        return None
+    if domain is None:
+        return None if _walks_alone(facts) else ("discovering", _discovering(facts))
+    if awaiting := _credentials(domain):
+        return "awaiting_credentials", awaiting
+    if awaiting := _enumerating(domain):
+        return "enumerating", awaiting
+    return None
+
+
+def _at_hosts(facts: SiteFacts) -> tuple[Phase, list[str]]:
     if awaiting := _deploying(facts):
         return "deploying", awaiting
     if awaiting := _scanning(facts):
         return "scanning", awaiting
     return "complete", []
+
+
+def _walk(facts: SiteFacts) -> tuple[Phase, list[str]]:
+    unmet = _before_hosts(facts)
+    if unmet is not None:
+        return unmet
+    phase, awaiting = _at_hosts(facts)
+    return phase, awaiting + (_discovering(facts) if facts.directory == "unknown" else [])
 
 
 def count_agents(facts: SiteFacts) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Long enumeration reports as NDJSON: a header line, an entry a line, a last line that counts and digests them.
 
-An entry is a computer. What is gone stands in the header, as in a document, which any Central understands; where it
-makes that line too long, it comes as entries ``{"removed": {"object_guid", "reason"}}``. ``{"count", "sha256"}`` is over
+An entry is a computer. What is gone stands in the header, as in a document, which any Central understands; where that
+makes the line too long, it comes as entries ``{"removed": {"object_guid", "reason"}}``. ``{"count", "sha256"}`` is over
 the exact lines of the entries with their newlines, before compression.
 """
 

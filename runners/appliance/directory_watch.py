@@ -34,18 +34,11 @@ from runners.appliance.directory_failures import DirectoryFailures
 from runners.appliance.domain_watch import FIRST_WAIT_S, LONGEST_WAIT_S, DomainWatch
 from runners.appliance.kept_connection import DirectoryReader
 from runners.appliance.kept_enumeration import EnumerationFiles, KeptEnumeration
+from runners.appliance.reconciling import reconcile_s
 from runners.appliance.wiring import Tools, report_id
 
 logger = logging.getLogger(__name__)
 
-# A full reading reconciles: daily, more often for an account that does not see what was deleted, hourly where nothing
-# tells what changes or Central refuses what was read, and soon after a change of controllers; not at once, since one
-# that comes and goes would be read in full each time.
-RECONCILE_S = 24 * 3600.0
-RECONCILE_BLIND_S = 6 * 3600.0
-RECONCILE_WITHOUT_CURSOR_S = 3600.0
-RECONCILE_REFUSED_S = 3600.0
-RECONCILE_MOVED_S = 900.0
 # What failed for good is looked at again after this, or at once when what it rests on is another.
 FAILED_AGAIN_S = 3600.0
 # A cursor that is lost once is made good at once; a directory that loses every one is read ever more seldom.
@@ -193,7 +186,9 @@ class DirectoryWatch:
         if self._is_cursor_lost and self._losing.due():
             return True
         age = self._tools.clock.now() - kept.full_at
-        return not timedelta(0) <= age < timedelta(seconds=self._reconcile_s(kept) * self._jitter)
+        return (
+            not timedelta(0) <= age < timedelta(seconds=reconcile_s(kept, is_refused=self._is_refused) * self._jitter)
+        )
 
     @property
     def _is_refused(self) -> bool:
@@ -203,16 +198,6 @@ class DirectoryWatch:
         that is refused again. So they do not say from where they go on, and a wish is always somebody's.
         """
         return self._tools.checkin.refused.get(enumeration_matter(self._name)) == REPORT_REFUSED
-
-    def _reconcile_s(self, kept: KeptEnumeration) -> float:
-        """How old a full reading may become."""
-        if kept.at_another_controller:
-            return RECONCILE_MOVED_S
-        if self._is_refused:
-            return RECONCILE_REFUSED_S
-        if kept.enumeration.cursor is None:
-            return RECONCILE_WITHOUT_CURSOR_S
-        return RECONCILE_S if kept.sees_removals else RECONCILE_BLIND_S
 
     async def _read(self, domain: Domain, credentials: Sequence[Credential], generation: int) -> None:
         # Another scope may come while we read.
@@ -302,30 +287,26 @@ class DirectoryWatch:
             changes = await self._connections.use(
                 domain, credentials, holdings, lambda reader: reader.changes(since=since)
             )
-        except LogonError as error:
-            if not error.retryable:
-                self._refused_with = _accounts(credentials)
-                await self._failed.report(error, domain, self._connections.failures(domain.name))
-            self._not_followed(error)
-        except DirectoryError as error:
-            if error.code != CURSOR_LOST:
-                self._not_followed(error)
-                return
-            self._lose_cursor()
-            await self.read_if_owed(domain)
-        except ConfigError as error:
-            # The scope names what was there and is not any more: whoever looks at Central is the one to mend it.
-            await self._failed.for_now(error, domain, self._connections.failures(domain.name))
-            self._not_followed(error)
         except MspError as error:
-            self._not_followed(error)
+            if error.code == CURSOR_LOST:
+                self._lose_cursor()
+                await self.read_if_owed(domain)
+            else:
+                await self._not_followed(error, domain, credentials)
         else:
             await self._take(domain, kept, changes)
             self._following.succeeded()
             self.problems.pop("directory-changes", None)
 
-    def _not_followed(self, error: MspError) -> None:
-        """The last good result stays, and Central hears of it at the next check-in."""
+    async def _not_followed(self, error: MspError, domain: Domain, credentials: Sequence[Credential]) -> None:
+        """The last good result stays, and Central hears of it at the next check-in; of what a person mends, at once."""
+        failures = self._connections.failures(domain.name)
+        if isinstance(error, LogonError) and not error.retryable:
+            self._refused_with = _accounts(credentials)
+            await self._failed.report(error, domain, failures)
+        elif isinstance(error, ConfigError):
+            # The scope names what was there, and is not any more.
+            await self._failed.for_now(error, domain, failures)
         self._following.failed()
         self._say("directory-changes", error.code, str(error))
         if error.code in _NO_ANSWER:

@@ -87,7 +87,7 @@ class Fleet:
                 await self._one_rollout(rollout, merge)
 
     async def _clear_refused(self, rollouts: Iterable[Rollout]) -> None:
-        """What Central refused of a rollout that has long ended is told no more; one that is missing once may be back."""
+        """What Central refused of a rollout that has long ended is told no more; a missing one may be back."""
         checkin, now = self._tools.checkin, self._tools.clock.monotonic()
         active = {deployment_matter(rollout.id) for rollout in rollouts}
         gone = [name for name in checkin.refused if name.startswith(deployment_matter("")) and name not in active]

@@ -264,7 +264,8 @@ def test_long_enumeration_goes_as_ndjson(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("count", "as_lines"), [(12_000, False), (16_000, True)])
 def test_what_is_gone_stands_in_the_first_line_while_that_may_hold_it_as_an_older_central_expects(
-    count: int, as_lines: bool
+    count: int,
+    as_lines: bool,  # noqa: FBT001
 ) -> None:
     gone = tuple(RemovedComputer(f"{number:08d}-0000-0000-0000-000000000000", "deleted") for number in range(count))
     results = EnumerationResults("changes", "corp.example", datetime(2026, 1, 1, tzinfo=UTC), "dc1", removed=gone)
