@@ -223,6 +223,22 @@ def test_what_fails_for_good_answers_the_wish_and_is_tried_again_when_it_may_be_
     scripted.watching(work)
 
 
+def test_what_was_refused_of_a_domain_that_nothing_names_any_more_is_forgotten_with_it(
+    open_lab: Callable[..., Any], scripted: Any
+) -> None:
+    async def work(watched: Any, first: Any, second: Any) -> None:
+        second.put(scripted.computer("SIS1", os_name="Windows\0", domain_name=SISTER))
+        await watched.turn()
+        await watched.names()
+        assert watched.tools.checkin.refused[f"enumeration:{SISTER}"] == "report-refused"
+        domains = watched.survey.domains
+        domains.discovery = evolve(domains.discovery, domains=domains.discovery.domains[:1])
+        await watched.survey.directory.enumerate()
+        assert f"enumeration:{SISTER}" not in watched.tools.checkin.refused
+
+    with_two(open_lab, scripted, work)
+
+
 def test_domains_that_a_directory_knows_are_looked_for_and_told(open_lab: Callable[..., Any], scripted: Any) -> None:
     async def run() -> None:
         async with open_lab() as lab, lab.tools() as tools:

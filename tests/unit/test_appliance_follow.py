@@ -308,60 +308,6 @@ def test_what_a_controller_that_may_be_behind_has_told_is_reconciled_soon_also_a
     asyncio.run(run())
 
 
-def test_a_reading_that_central_refuses_for_good_is_told_at_the_next_check_in_and_made_again(scripted: Any) -> None:
-    """A report that lies in a folder of refused ones is no answer to a wish."""
-
-    async def work(watched: Any) -> None:
-        directory = watched.directory
-        good = dict(directory.computers)
-        directory.computers = {name: evolve(entry, os_name="Windows\0") for name, entry in good.items()}
-
-        async def health() -> Any:
-            (appliance,) = await watched.lab.partner.appliances(watched.lab.site_id)
-            return appliance.health
-
-        await watched.turn(25 * 3600)
-        await watched.turn()
-        await watched.turn()
-        assert (await health())["problems"] == {"outbox": "report-refused"}
-        assert (await health())["reports_refused"][f"enumeration:{DOMAIN}"] == "report-refused"
-        assert await watched.names() == ["SRV1", "SRV2"], "the last good list stays"
-        full_count = directory.asked.count("full")
-        directory.computers = good
-        await watched.turn()
-        assert directory.asked.count("full") == full_count, "not at each check-in"
-        await watched.turn(3600)
-        assert directory.asked.count("full") == full_count + 1
-        await watched.turn()
-        await watched.turn()
-        assert await health() == {}
-
-    scripted.watching(work)
-
-
-def test_changes_after_a_refused_reading_wish_no_reading_each_and_a_person_may_wish_one(scripted: Any) -> None:
-    async def work(watched: Any) -> None:
-        lab, directory, site_id = watched.lab, watched.directory, watched.lab.site_id
-        good = dict(directory.computers)
-        directory.computers = {name: evolve(entry, os_name="Windows\0") for name, entry in good.items()}
-        await lab.partner.wish_enumeration(site_id)
-        await watched.turn()
-        await watched.turn()
-        assert watched.tools.checkin.refused[f"enumeration:{DOMAIN}"] == "report-refused"
-        read_count = directory.asked.count("full")
-        for number in range(10):
-            directory.put(scripted.computer(f"NEW{number}"))
-            del directory.computers[f"NEW{number}"]
-            await watched.turn()
-        assert len(await watched.names()) == 12, "changes are taken all the same"
-        assert directory.asked.count("full") == read_count
-        await lab.partner.wish_enumeration(site_id)
-        await watched.turn()
-        assert directory.asked.count("full") == read_count + 1
-
-    scripted.watching(work)
-
-
 def test_a_failure_backs_off_and_keeps_the_last_good_result(scripted: Any) -> None:
     """Lesson 24."""
 
