@@ -257,6 +257,10 @@ class DirectoryWatch:
 
     def _note_left_out(self, enumeration: Enumeration) -> None:
         """Who was there and is missing now is gone only if this reading is sure to have looked at it."""
+        if enumeration.scope.is_everything:
+            # It would have been read: whoever is not there was deleted meanwhile.
+            self.left_out.clear()
+            return
         present = {computer.object_guid for computer in enumeration.computers}
         self.left_out -= present
         self.left_out |= {

@@ -252,62 +252,6 @@ def test_a_step_that_is_cancelled_with_the_daemon_is_not_taken_for_withdrawn(scr
     scripted.watching(work)
 
 
-@pytest.mark.parametrize(("complete", "hours"), [(True, 24), (False, 6)])
-def test_a_full_reading_reconciles_on_its_own_clock(
-    scripted: Any,
-    *,
-    complete: bool,
-    hours: int,
-) -> None:
-    """Daily; more often for an account that does not see what was deleted."""
-
-    async def work(watched: Any) -> None:
-        directory = watched.directory
-        directory.complete = complete
-        await watched.turn()
-        del directory.computers["SRV2"]  # nobody tells
-        await watched.turn(hours * 3600 * 0.9)
-        assert directory.asked.count("full") == 1
-        await watched.turn(hours * 3600 * 0.2)
-        assert directory.asked.count("full") == 2
-        assert await watched.names() == ["SRV1"]
-        await watched.turn()
-        assert directory.asked.count("full") == 2
-        assert len(directory.binds) == 1
-
-    scripted.watching(work)
-
-
-def test_what_a_controller_that_may_be_behind_has_told_is_reconciled_soon_also_after_a_restart(
-    open_lab: Callable[..., Any], scripted: Any
-) -> None:
-    """Lesson 53: a cookie goes on elsewhere, but what it brings may be older than what is known."""
-
-    async def run() -> None:
-        directory = scripted.directory("SRV1", "SRV2")
-        async with open_lab() as lab:
-            await lab.give_credential()
-            async with lab.tools() as tools:
-                watched = scripted.watched(lab, tools, directory)
-                await watched.turn()
-                directory.at_another_controller = True
-                directory.put(scripted.fresh("PC7"))
-                await watched.turn()
-                directory.at_another_controller = False
-                del directory.computers["SRV2"]  # nobody tells
-                await watched.turn(300)
-                assert directory.asked == ["full", "c0", "c1"]
-            async with lab.tools() as tools:
-                watched = scripted.watched(lab, tools, directory)
-                await watched.turn(1000)
-                assert directory.asked.count("full") == 2
-                assert await watched.names() == ["PC7", "SRV1"]
-                await watched.turn(1000)
-                assert directory.asked.count("full") == 2
-
-    asyncio.run(run())
-
-
 def test_a_failure_backs_off_and_keeps_the_last_good_result(scripted: Any) -> None:
     """Lesson 24."""
 
