@@ -51,6 +51,7 @@ class Survey:
         self.subnets = SweepWatch(tools, self.domains, self.directory)
         self.merge: MergeResult | None = None
         self._merged_from: object = None
+        self._read_at: object = None
         self._knock_at: dict[str, float] = {}
         # Targets whose address, when it was looked up again, lay outside the site.
         self._elsewhere: dict[str, _Elsewhere] = {}
@@ -89,7 +90,7 @@ class Survey:
             manual=holdings.manual_targets,
             credentials=holdings.credentials,
             enumerated=computers,
-            previous=self.merge,
+            previous=self._remembered(),
             left_out=self.directory.left_out,
         )
         self._knock_soon_at_newcomers(merged)
@@ -97,6 +98,16 @@ class Survey:
         self.merge = await self._knock(merged, computers or ())
         await self._report_targets(self.merge)
         self._merged_from = sources
+
+    def _remembered(self) -> MergeResult | None:
+        """The last list, without those who had gone before the last full reading: that has been told."""
+        read_at = tuple(kept.full_at for kept in self.directory.kept)
+        if self.merge is None or read_at == self._read_at:
+            return self.merge
+        self._read_at = read_at
+        return evolve(
+            self.merge, skipped=tuple(entry for entry in self.merge.skipped if entry.reason != "not-in-directory")
+        )
 
     def _call_back(self, merged: MergeResult, computers: Sequence[Computer]) -> None:
         """Whoever was elsewhere is looked for again when the directory, or the site's scope, says something new."""

@@ -63,3 +63,19 @@ def test_what_a_controller_that_may_be_behind_has_told_is_reconciled_soon_also_a
                 assert directory.asked.count("full") == 2
 
     asyncio.run(run())
+
+
+def test_who_has_gone_is_told_until_all_has_been_read_again(scripted: Any) -> None:
+    async def work(watched: Any) -> None:
+        def gone() -> list[tuple[str, str]]:
+            return [(entry.hostname, entry.reason) for entry in watched.survey.merge.skipped]
+
+        watched.directory.delete("SRV2")
+        for _ in range(2):
+            await watched.turn()
+            assert gone() == [("SRV2", "not-in-directory")]
+        for _ in range(2):
+            await watched.turn(25 * 3600)
+            assert gone() == []
+
+    scripted.watching(work)
