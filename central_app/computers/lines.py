@@ -13,10 +13,9 @@ from collections.abc import AsyncIterator
 
 from central_app.computers.entries import Batch, Entry, ReportHead, entries_of_document, read_entries, read_head
 from msp_sdk.errors import WireError
-from msp_sdk.wire.ndjson import NdjsonReader
+from msp_sdk.wire.ndjson import LONGEST_LINE_BYTES, NdjsonReader
 
 LONGEST_BYTES = 256 * 1024 * 1024
-LONGEST_LINE_BYTES = 1024 * 1024
 STEP_BYTES = 64 * 1024
 BATCH_COUNT = 250
 _GZIP = 31

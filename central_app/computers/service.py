@@ -33,10 +33,10 @@ from msp_sdk.errors import WireError
 from msp_sdk.models.checkin import ReportReply
 from msp_sdk.models.computer import Computer, ComputerRole, EnumerationFailure, EnumerationReport
 from msp_sdk.models.generation import ENUMERATION
+from msp_sdk.models.scope import DOMAIN_OUT_OF_SCOPE
 from msp_sdk.wire.converter import loads, structure, unstructure
 
 PAGE_COUNT = 100
-DOMAIN_OUT_OF_SCOPE = "domain-out-of-scope"
 ROLES: tuple[str, ...] = get_args(ComputerRole)
 ENTRIES_COUNT = 250
 

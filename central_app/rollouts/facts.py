@@ -82,6 +82,7 @@ async def load_facts(reader: Reader, site_id: str) -> SiteFacts:
         approved_appliances_count=len(working),
         waiting_appliances_count=sum(1 for row in boxes if row["state"] == "awaiting_approval"),
         directory=_directory(reports, runs),
+        found_nothing=any(report.nothing_found is not None for report in reports),
         controllers_silent=_silent(reports),
         dns_failed=_dns_failed(reports),
         domains=_domains(reports, runs, held),
@@ -141,15 +142,20 @@ def _domains(reports: Iterable[DiscoveryReport], runs: Iterable[Row], held: Iter
             name=domain.domain_name if domain else name,
             credential=_credential(name, domain, passwords),
             fully_enumerated=any(row["full_at"] and row["domain_name"] == name for row in results),
-            last_failure_code=_last_code(failures, name),
+            last_failure_code=_last_code(failures, name, results),
         )
         for name, domain in found.items()
     )
 
 
-def _last_code(failures: Iterable[Row], name: str) -> str | None:
-    """Why a domain was not read the last time; a failure that names no domain is said of each."""
-    codes = [str(row["failed"].get("code", "")) for row in failures if row["domain_name"] in ("", name)]
+def _last_code(failures: Iterable[Row], name: str, runs: Iterable[Row]) -> str | None:
+    """Why a domain has not been read since it last was; a failure that names no domain is said of each."""
+    read_at = max((row["full_at"] for row in runs if row["full_at"] and row["domain_name"] == name), default=None)
+    codes = [
+        str(row["failed"].get("code", ""))
+        for row in failures
+        if row["domain_name"] in ("", name) and (read_at is None or row["failed_at"] > read_at)
+    ]
     return (codes[-1] if codes else "") or None
 
 

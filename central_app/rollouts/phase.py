@@ -2,7 +2,8 @@
 
 The ladder: a domain is believed; its credential is held and not refused; one full enumeration; a final outcome for
 each target of the site's rollouts; a first scan of each reachable target. A site without a directory walks the last
-two alone. Hosts that are off have an outcome with a reason and hold nothing up.
+two alone; so does one of which nobody can tell, while what discovery waits for stays said. Hosts that are off have an
+outcome with a reason and hold nothing up.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from attrs import field, frozen
 
 from central_app.rollouts.coverage import HostIndex, HostNames, covers
 from msp_sdk.models.rollout import OutcomeState, RolloutScope, RolloutState
+from msp_sdk.models.scope import DOMAIN_OUT_OF_SCOPE
 from msp_sdk.models.site import PROGRESS, DeploymentStatus, Phase, StatusDetails
 
 Directory = Literal["found", "none", "unknown"]
@@ -79,6 +81,7 @@ class SiteFacts:
 
     Attributes:
         approved_appliances_count: Appliances that work here. ``waiting_appliances_count`` wait for approval.
+        found_nothing: An appliance has looked and found no domain, for whatever reason.
         controllers_silent: DNS names controllers, and none of them proved itself.
         dns_failed: DNS gave an appliance no usable answer.
         domains: Believed domains, most certain first; may be empty.
@@ -91,6 +94,7 @@ class SiteFacts:
     approved_appliances_count: int = 0
     waiting_appliances_count: int = 0
     directory: Directory = "unknown"
+    found_nothing: bool = False
     controllers_silent: bool = False
     dns_failed: bool = False
     domains: tuple[DomainFact, ...] = ()
@@ -112,10 +116,14 @@ def is_final(outcome: OutcomeFact, rollout_generation: int) -> bool:
 
 
 def main_domain(domains: tuple[DomainFact, ...]) -> DomainFact | None:
-    """The domain that the site is worked through: one with a usable credential, else with any, else the surest."""
-    usable = [domain for domain in domains if domain.credential and domain.credential.refused_code is None]
-    held = [domain for domain in domains if domain.credential]
-    return next(iter((*usable, *held, *domains)), None)
+    """The domain that the site is worked through: one with a usable credential, else with any, else the surest.
+
+    One that the site's scope leaves out is passed over while there is another.
+    """
+    mine = [domain for domain in domains if domain.last_failure_code != DOMAIN_OUT_OF_SCOPE] or domains
+    usable = [domain for domain in mine if domain.credential and domain.credential.refused_code is None]
+    held = [domain for domain in mine if domain.credential]
+    return next(iter((*usable, *held, *mine)), None)
 
 
 def unmet_targets(facts: SiteFacts) -> tuple[TargetFact, ...]:
@@ -182,20 +190,39 @@ def _scanning(facts: SiteFacts) -> list[str]:
     return [f"scan:{len(unscanned)}"] if unscanned else []
 
 
-def _walk(facts: SiteFacts) -> tuple[Phase, list[str]]:
+def _walks_alone(facts: SiteFacts) -> bool:
+    """There are targets to work on, although nobody can tell whether there is a directory (lesson 59)."""
+    return facts.found_nothing and facts.targets_current and bool(facts.targets)
+
+
+def _before_hosts(facts: SiteFacts) -> tuple[Phase, list[str]] | None:
+    """What is unmet before anything is done at hosts; None when nothing is."""
     domain = main_domain(facts.domains)
-    if facts.directory != "none":
-        if domain is None:
-            return "discovering", _discovering(facts)
-        if awaiting := _credentials(domain):
-            return "awaiting_credentials", awaiting
-        if awaiting := _enumerating(domain):
-            return "enumerating", awaiting
+    if facts.directory == "none":
+        return None
+    if domain is None:
+        return None if _walks_alone(facts) else ("discovering", _discovering(facts))
+    if awaiting := _credentials(domain):
+        return "awaiting_credentials", awaiting
+    if awaiting := _enumerating(domain):
+        return "enumerating", awaiting
+    return None
+
+
+def _at_hosts(facts: SiteFacts) -> tuple[Phase, list[str]]:
     if awaiting := _deploying(facts):
         return "deploying", awaiting
     if awaiting := _scanning(facts):
         return "scanning", awaiting
     return "complete", []
+
+
+def _walk(facts: SiteFacts) -> tuple[Phase, list[str]]:
+    unmet = _before_hosts(facts)
+    if unmet is not None:
+        return unmet
+    phase, awaiting = _at_hosts(facts)
+    return phase, awaiting + (_discovering(facts) if facts.directory == "unknown" else [])
 
 
 def count_agents(facts: SiteFacts) -> tuple[int, int]:

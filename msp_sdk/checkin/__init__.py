@@ -4,7 +4,7 @@ from msp_sdk.checkin.client import ApplianceStatus, CheckinClient, next_wait_s, 
 from msp_sdk.checkin.generations import CompletedGenerations
 from msp_sdk.checkin.holdings import Holdings, absorb
 from msp_sdk.checkin.outbox import Outbox, OutboxOptions, Report
-from msp_sdk.checkin.refusals import ENTRIES_REFUSED, REPORT_REFUSED, enumeration_matter
+from msp_sdk.checkin.refusals import ENTRIES_REFUSED, REPORT_REFUSED, deployment_matter, enumeration_matter
 
 __all__ = [
     "ENTRIES_REFUSED",
@@ -17,6 +17,7 @@ __all__ = [
     "OutboxOptions",
     "Report",
     "absorb",
+    "deployment_matter",
     "enumeration_matter",
     "next_wait_s",
     "phase_s",

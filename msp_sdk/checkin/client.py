@@ -17,7 +17,7 @@ from typing import Self
 
 from attrs import evolve, field, frozen
 
-from msp_sdk.checkin.holdings import Holdings, absorb
+from msp_sdk.checkin.holdings import Holdings, absorb, learn_domain_names
 from msp_sdk.checkin.outbox import Outbox, Report
 from msp_sdk.errors import StateError, WireError
 from msp_sdk.models.checkin import CheckinReply, CheckinRequest
@@ -162,6 +162,24 @@ class CheckinClient:
     def refused(self) -> Mapping[str, str]:
         """What Central refused for good and has not got since: by what it is about, a code; empty when all is well."""
         return self._outbox.refused if self._outbox is not None else {}
+
+    async def clear_refused(self, matter: str) -> None:
+        """Say that what was refused of a matter stands no more: it is said anew, or there is no such thing now.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
+        if self._outbox is not None and matter in self._outbox.refused:
+            await asyncio.to_thread(self._outbox.clear_refused, matter)
+
+    def learn_domain_names(self, domain_names: Mapping[str, str]) -> None:
+        """Hold each credential under the full name of its domain, also one that was stored under its NetBIOS name.
+
+        Args:
+            domain_names: Full names by folded NetBIOS names.
+        """
+        if domain_names != self.holdings.domain_names:
+            self.holdings = learn_domain_names(self.holdings, domain_names)
 
     def forget(self) -> None:
         """Forget everything that Central gave, but not which versions were seen: the key is no longer good."""

@@ -29,6 +29,7 @@ class Holdings:
         credentials: None until the first check-in; empty when there are none.
         credentials_version: What we say at the next check-in; None asks for everything.
         seen_versions: The highest version of each credential that was ever offered; a lower one is refused.
+        domain_names: The full names of domains, by their folded NetBIOS names; :func:`learn_domain_names`.
     """
 
     credentials: tuple[Credential, ...] | None = None
@@ -41,6 +42,7 @@ class Holdings:
     awaiting: tuple[str, ...] = ()
     wished: Mapping[str, int] = field(factory=dict)
     seen_versions: Mapping[str, int] = field(factory=dict)
+    domain_names: Mapping[str, str] = field(factory=dict)
 
     def credential(self, credential_id: str) -> Credential | None:
         """The credential with this id, or None (any more)."""
@@ -86,7 +88,30 @@ def absorb(holdings: Holdings, reply: CheckinReply, opener: Opener) -> Holdings:
     # An older version than one that we have seen is a replay, or a restored database: it is not used.
     fresh = tuple(entry for entry in offered if entry.version >= holdings.seen_versions.get(entry.id, 0))
     seen = {**holdings.seen_versions, **{entry.id: entry.version for entry in fresh}}
-    return evolve(changed, credentials=fresh, credentials_version=reply.credentials_version, seen_versions=seen)
+    changed = evolve(changed, credentials=fresh, credentials_version=reply.credentials_version, seen_versions=seen)
+    return learn_domain_names(changed, changed.domain_names)
+
+
+def learn_domain_names(holdings: Holdings, domain_names: Mapping[str, str]) -> Holdings:
+    """The holdings with each credential under the full name of its domain: people store it under the short one too.
+
+    Args:
+        holdings: What is held.
+        domain_names: Full names by folded NetBIOS names.
+    """
+    credentials = holdings.credentials and tuple(
+        _under_full_name(entry, domain_names) for entry in holdings.credentials
+    )
+    return evolve(holdings, credentials=credentials, domain_names=domain_names)
+
+
+def _under_full_name(credential: Credential, domain_names: Mapping[str, str]) -> Credential:
+    # Its opener goes on with the name that it was sealed under.
+    short_name = credential.domain_name or ""
+    full_name = domain_names.get(short_name.casefold())
+    if full_name is None:
+        return credential
+    return evolve(credential, domain_name=full_name, netbios_name=credential.netbios_name or short_name)
 
 
 def _opened_by(

@@ -18,7 +18,7 @@ from typing import Any
 
 from attrs import frozen
 
-from msp_sdk.checkin.refusals import ENTRIES_REFUSED, REPORT_REFUSED, Refusals, matter_of
+from msp_sdk.checkin.refusals import ENTRIES_REFUSED, REPORT_REFUSED, Refusals, matter_of, without_named
 from msp_sdk.errors import CentralError, ConfigError, MspError, NotEnrolledError, WireError
 from msp_sdk.models.compliance import ScanReport
 from msp_sdk.models.computer import EnumerationReport
@@ -92,6 +92,17 @@ class Outbox:
         """What Central refused for good and has not got since: by what it is about, a code; empty when all is well."""
         return self._refusals.standing
 
+    def clear_refused(self, matter: str) -> None:
+        """What was refused of this matter stands no more: it is said anew, or there is no such thing now. Blocks.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
+        try:
+            self._refusals.clear(matter)
+        except OSError as error:
+            raise ConfigError(f"the outbox {self._folder} cannot be used: {error.strerror}.") from error
+
     def put(self, report: Report) -> None:
         """Keep a report until it is taken. It is on disk when this returns. Blocks; any thread may call it.
 
@@ -133,7 +144,7 @@ class Outbox:
         taken = 0
         for path in await asyncio.to_thread(lambda: list(self._files())):
             try:
-                reply = await self._send(http, path)
+                reply = await self._send_what_fits(http, path)
                 await asyncio.to_thread(self._note_taken, path, reply)
             except FileNotFoundError:
                 continue  # it was given up meanwhile
@@ -155,9 +166,24 @@ class Outbox:
             taken += 1
         return taken
 
-    async def _send(self, http: CentralHttp, path: Path) -> object:
+    async def _send_what_fits(self, http: CentralHttp, path: Path) -> object:
+        """Send a report. Where Central names the hosts that it cannot hold, the others are sent without them."""
         kind = _KINDS[_kind_of(path)]
         content = await asyncio.to_thread(path.read_bytes)
+        refused: list[str] = []
+        while True:
+            try:
+                reply = await self._send(http, kind, content)
+            except CentralError as error:
+                rest = None if error.retryable else without_named(kind.__name__, content, error.problem)
+                if rest is None:
+                    raise
+                content = rest.content
+                refused += rest.left_out
+            else:
+                return {"refused_count": len(refused), "refused": refused} if refused else reply
+
+    async def _send(self, http: CentralHttp, kind: type, content: bytes) -> object:
         route = ROUTES[kind]
         if kind is EnumerationReport and len(content) > JSON_LIMIT_BYTES:
             lines = await asyncio.to_thread(_as_lines, content)

@@ -18,7 +18,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import attrs
 from attrs import frozen
@@ -46,7 +46,7 @@ from msp_sdk.enumeration.reading import (
     read_changed,
     with_laps,
 )
-from msp_sdk.enumeration.scope import read_members
+from msp_sdk.enumeration.scope import check_containers, read_members
 from msp_sdk.errors import DirectoryError, WireError
 from msp_sdk.models.computer import Computer, EnumerationChanges, RemovedComputer
 from msp_sdk.models.reason import remedy_of
@@ -54,11 +54,19 @@ from msp_sdk.models.reason import remedy_of
 
 @frozen
 class _News:
-    """What a controller said: objects that changed, whole; who was deleted; where to go on."""
+    """What a controller said.
+
+    Attributes:
+        changed: Objects that changed, whole.
+        deleted: Who was deleted.
+        cursor: Where to go on.
+        names_units: Whether a unit is among what changed.
+    """
 
     changed: Mapping[str, Entry]
     deleted: frozenset[str]
     cursor: SyncCursor
+    names_units: bool
 
 
 def merge_delta(entries: Iterable[Entry]) -> dict[str, Entry]:
@@ -78,7 +86,9 @@ def merge_delta(entries: Iterable[Entry]) -> dict[str, Entry]:
     return merged
 
 
-def read_changes(session: DirectorySession, base_dn: str, judge: Judge, since: str) -> EnumerationChanges:
+def read_changes(
+    session: DirectorySession, base_dn: str, judge: Judge, since: str, optional_ous: Collection[str] = ()
+) -> EnumerationChanges:
     """Read what has changed since a cursor.
 
     Args:
@@ -86,9 +96,10 @@ def read_changes(session: DirectorySession, base_dn: str, judge: Judge, since: s
         base_dn: The root of the domain.
         judge: What is made of entries; who belongs to its groups is looked up here, of those that changed alone.
         since: Of a full reading, or of the changes before.
+        optional_ous: As :func:`check_containers`.
 
     Raises:
-        ConfigError: A group of the scope is gone.
+        ConfigError: A container or a group of the scope is gone. Nothing is claimed.
         DirectoryError: ``cursor-lost``: changes cannot go on from there at this controller; read in full. Others as
             :meth:`DirectorySession.pages`, :class:`~msp_sdk.errors.PartialResultError` among them: then nothing is
             claimed, and the same cursor is good for another attempt.
@@ -106,7 +117,8 @@ def read_changes(session: DirectorySession, base_dn: str, judge: Judge, since: s
         members = read_members(session, base_dn, judge.scope.groups, among=tuple(news.changed))
         judge = attrs.evolve(judge, members=members)
     computers: list[Computer] = []
-    removed = [RemovedComputer(guid, "deleted") for guid in sorted(news.deleted)]
+    deleted = [RemovedComputer(guid, "deleted") for guid in sorted(news.deleted)]
+    left: list[RemovedComputer] = []
     # A tombstone may have been anybody's.
     recount = bool(news.deleted)
     for guid, entry in news.changed.items():
@@ -120,11 +132,14 @@ def read_changes(session: DirectorySession, base_dn: str, judge: Judge, since: s
             computers.append(found)
         elif not judge.scope.is_everything:
             # Whether it ever was in the scope is not known here; to remove what is not there does no harm.
-            removed.append(RemovedComputer(guid, "out-of-scope"))
+            left.append(RemovedComputer(guid, "out-of-scope"))
+    if left or news.names_units:
+        # A container that was renamed looks as if all of its computers had left the scope, or had come into it.
+        check_containers(session, base_dn, judge.scope, optional_ous)
     return EnumerationChanges(
         domain_name=judge.domain_name,
         changed=with_laps(session, base_dn, computers, some=True),
-        removed=tuple(removed),
+        removed=(*deleted, *left),
         since=since,
         cursor=render_cursor(news.cursor),
         enumerated_at=judge.now,
@@ -163,7 +178,7 @@ def _read_dirsync(session: DirectorySession, cursor: SyncCursor) -> _News:
     alive = [entry for entry in merged.values() if not is_deleted(entry)]
     changed = _read_changed(session, cursor.domain_dn, alive)
     goes_on = attrs.evolve(cursor, cookie=cookie, invocation_id=session.invocation_id or "")
-    return _News(changed, deleted, goes_on)
+    return _News(changed, deleted, goes_on, any(map(is_unit, merged.values())))
 
 
 def _read_changed(session: DirectorySession, base_dn: str, changed: Sequence[Entry]) -> dict[str, Entry]:
@@ -194,7 +209,7 @@ def _read_usn(session: DirectorySession, cursor: SyncCursor, *, sees_deleted: bo
         for page in read_deleted_since(session, cursor.usn, domain_dn=cursor.domain_dn):
             deleted |= {guid for entry in page if (guid := parse_guid(identity_of(entry)))}
     alive = {guid: entry for guid, entry in changed.items() if guid not in deleted}
-    return _News(alive, frozenset(deleted), attrs.evolve(cursor, usn=now_at))
+    return _News(alive, frozenset(deleted), attrs.evolve(cursor, usn=now_at), bool(units))
 
 
 def cursor_lost(detail: str) -> DirectoryError:

@@ -66,6 +66,8 @@ class EnumerationOptions:
         clock: The present, aware.
         scope: What of the domain is read.
         rules: What makes a computer stale, or its vendor's.
+        optional_ous: Containers that the scope leaves out and that need not be in this domain; the scope of a
+            reading does not name those that are not. Of all others ``scope-not-found`` is said.
         shells: Opens a shell on a controller where LDAP is closed on all of them; None leaves that untried. It needs
             a ``domain_admin``.
     """
@@ -75,6 +77,7 @@ class EnumerationOptions:
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     scope: EnumerationScope = field(factory=EnumerationScope)
     rules: ClassifyRules = field(factory=ClassifyRules)
+    optional_ous: tuple[str, ...] = ()
     shells: ShellOpener | None = None
 
 
@@ -249,7 +252,7 @@ class ADEnumerator:
             service_accounts_count=reading.service_accounts_count,
             unreadable_count=reading.unreadable_count,
             cursor=reading.cursor,
-            scope=self._scope,
+            scope=reading.judge.scope,
         )
 
     async def changes(self, since: str) -> EnumerationChanges:
@@ -261,13 +264,16 @@ class ADEnumerator:
 
         Raises:
             DirectoryError: ``cursor-lost``: changes cannot go on from there; read in full.
+            ConfigError: ``scope-not-found``: a container of the scope is there no more, perhaps renamed, or a group.
+                Nothing is claimed.
             LogonRejectedError, LogonNotAllowedError, BindRejectedError, PartialResultError: As :meth:`enumerate`.
         """
         return await self._connector.at_any(lambda session: self._changes_at(session, since))
 
     async def _changes_at(self, session: DirectorySession, since: str) -> EnumerationChanges:
-        judge = self._make_judge(Members())
-        return await self._connector.run(read_changes, session, self._connector.base_dn, judge, since)
+        judge = self._make_judge(self._scope, Members())
+        optional = self._options.optional_ous
+        return await self._connector.run(read_changes, session, self._connector.base_dn, judge, since, optional)
 
     async def stream(self) -> AsyncIterator[Computer]:
         """Read all computers of the scope one by one; at most two pages of them are held.
@@ -289,14 +295,14 @@ class ADEnumerator:
                 await self._connector.run(pages.close)
 
     async def _judge(self, session: DirectorySession | None) -> Judge:
-        members = Members()
-        if session is not None:
-            await self._connector.run(check_containers, session, self._connector.base_dn, self._scope)
-            members = await self._connector.run(read_members, session, self._connector.base_dn, self._scope.groups)
-        return self._make_judge(members)
+        run, base_dn = self._connector.run, self._connector.base_dn
+        if session is None:
+            return self._make_judge(self._scope, Members())
+        scope = await run(check_containers, session, base_dn, self._scope, self._options.optional_ous)
+        return self._make_judge(scope, await run(read_members, session, base_dn, scope.groups))
 
-    def _make_judge(self, members: Members) -> Judge:
-        return Judge(self.domain.name, self._options.clock(), self._options.rules, self._scope, members)
+    def _make_judge(self, scope: EnumerationScope, members: Members) -> Judge:
+        return Judge(self.domain.name, self._options.clock(), self._options.rules, scope, members)
 
     # Where LDAP is closed.
 

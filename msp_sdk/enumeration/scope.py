@@ -6,7 +6,7 @@ to resolve: members of members count, so it is asked with the rule that follows 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import attrs
 from attrs import frozen
@@ -16,7 +16,7 @@ from msp_sdk.directory.session import DirectorySession
 from msp_sdk.enumeration.filters import any_of, equals, guid_filters
 from msp_sdk.errors import ConfigError
 from msp_sdk.models.computer import Computer, EnumerationScope
-from msp_sdk.models.scope import path_names
+from msp_sdk.models.scope import fold_path, path_names
 
 _ROLES = frozenset({"domain_controller", "server", "workstation", "other"})
 # Members of members (MS-ADTS 3.1.1.3.4.4.3).
@@ -67,27 +67,40 @@ def container_path(text: str, domain_name: str) -> str:
     return path
 
 
-def check_containers(session: DirectorySession, base_dn: str, scope: EnumerationScope) -> None:
+def check_containers(
+    session: DirectorySession, base_dn: str, scope: EnumerationScope, optional_ous: Collection[str] = ()
+) -> EnumerationScope:
     """Make sure that the containers of a scope are there: one that is not would read as an empty domain.
+
+    One that is left out is looked for as well: misspelt or renamed, it would let in what a person has ruled out.
 
     Args:
         session: Logged on.
         base_dn: The root of the domain.
         scope: Normalised.
+        optional_ous: Containers of ``excluded_ous``, as paths, that need not be here.
+
+    Returns:
+        The scope without those of them that are not.
 
     Raises:
         ConfigError: ``scope-not-found``: there is no such container, or this account does not see it.
         DirectoryError: As :meth:`DirectorySession.read`.
     """
-    found: dict[tuple[str, ...], str] = {(): base_dn}
-    for path in (*scope.ous, *scope.excluded_ous):
-        names = path_names(path)
-        for depth in range(1, len(names) + 1):
-            if names[:depth] not in found:
-                dn = _child(session, found[names[: depth - 1]], names[depth - 1])
-                if dn is None:
-                    raise _not_found(f"the directory knows no container {path!r}.", "Give its path, or its whole DN.")
-                found[names[:depth]] = dn
+    found: dict[tuple[str, ...], str | None] = {(): base_dn}
+
+    def look_up(names: tuple[str, ...]) -> str | None:
+        if names not in found:
+            parent_dn = look_up(names[:-1])
+            found[names] = parent_dn and _child(session, parent_dn, names[-1])
+        return found[names]
+
+    optional = {fold_path(path) for path in optional_ous}
+    missing = [path for path in (*scope.ous, *scope.excluded_ous) if look_up(path_names(path)) is None]
+    for path in missing:
+        if path in scope.ous or fold_path(path) not in optional:
+            raise _not_found(f"the directory knows no container {path!r}.", "Give its path, or its whole DN.")
+    return attrs.evolve(scope, excluded_ous=tuple(path for path in scope.excluded_ous if path not in missing))
 
 
 def _child(session: DirectorySession, parent_dn: str, name: str) -> str | None:

@@ -18,9 +18,7 @@ from msp_sdk.enumeration.systems import VendorRules, fold
 from msp_sdk.errors import ConfigError
 from msp_sdk.models.computer import Computer, EnumerationScope
 from msp_sdk.models.reason import reason
-from msp_sdk.models.scope import SiteScope
-
-DOMAIN_OUT_OF_SCOPE = "domain-out-of-scope"
+from msp_sdk.models.scope import DOMAIN_OUT_OF_SCOPE, SiteScope
 
 
 def scope_of_domain(scope: SiteScope, domain_name: str) -> EnumerationScope:

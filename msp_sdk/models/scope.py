@@ -10,6 +10,8 @@ from typing import Literal
 from attrs import frozen
 
 ComputerRole = Literal["domain_controller", "server", "workstation", "other"]
+# Why a domain is not read of which a site's scope names nothing.
+DOMAIN_OUT_OF_SCOPE = "domain-out-of-scope"
 # A backslash before anything else stands for itself: people write names as they see them.
 _ESCAPED = re.compile(r"\\([\\/])")
 _NAME = re.compile(r"(?:\\[\\/]|[^/])+")

@@ -1,7 +1,8 @@
 """Long enumeration reports as NDJSON: a header line, an entry a line, a last line that counts and digests them.
 
-An entry is a computer, or ``{"removed": {"object_guid", "reason"}}``. ``{"count", "sha256"}`` is over the exact lines
-of the entries with their newlines, before compression.
+An entry is a computer. What is gone stands in the header, as in a document, which any Central understands; where that
+makes the line too long, it comes as entries ``{"removed": {"object_guid", "reason"}}``. ``{"count", "sha256"}`` is over
+the exact lines of the entries with their newlines, before compression.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import Any
 from attrs import evolve, frozen
 
 from msp_sdk.errors import WireError
-from msp_sdk.models.computer import Computer, EnumerationReport, EnumerationResults
+from msp_sdk.models.computer import Computer, EnumerationReport, EnumerationResults, RemovedComputer
 from msp_sdk.wire.converter import dumps, loads, structure, unstructure
 
 MEDIA_TYPE = "application/x-ndjson"
-# What the first line leaves out: each may be longer than a line may be.
+LONGEST_LINE_BYTES = 1024 * 1024
+# Each may be longer than a line may be.
 ARRAYS = ("servers", "workstations", "others", "removed")
 
 
@@ -51,13 +53,19 @@ def render_report(report: EnumerationReport) -> Iterator[bytes]:
     results = report.results
     if results is None:
         raise WireError("only results are sent as NDJSON.", path="results")
-    head: dict[str, Any] = unstructure(evolve(results, servers=(), workstations=(), others=(), removed=()))
-    for name in ARRAYS:
+    head: dict[str, Any] = unstructure(evolve(results, servers=(), workstations=(), others=()))
+    for name in ("servers", "workstations", "others"):
         del head[name]
-    yield dumps({"report_id": report.report_id, "results": head}) + b"\n"
+    first = dumps({"report_id": report.report_id, "results": head})
+    gone: tuple[RemovedComputer, ...] = ()
+    if len(first) > LONGEST_LINE_BYTES:
+        gone = results.removed
+        del head["removed"]
+        first = dumps({"report_id": report.report_id, "results": head})
+    yield first + b"\n"
     digest = hashlib.sha256()
     count = 0
-    for entry in (*results.computers, *({"removed": gone} for gone in results.removed)):
+    for entry in (*results.computers, *({"removed": each} for each in gone)):
         line = dumps(entry) + b"\n"
         digest.update(line)
         count += 1

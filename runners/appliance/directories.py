@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 
+from msp_sdk.checkin import enumeration_matter
 from msp_sdk.models.computer import Computer, EnumerationFailure, EnumerationReport
 from msp_sdk.models.domain import Domain
 from msp_sdk.models.generation import ENUMERATION, owed
@@ -130,13 +131,14 @@ class Directories:
         self._own_problems.clear()
         generation = tools.checkin.holdings.wished.get(ENUMERATION, 0)
         is_wished = bool(ENUMERATION in owed(tools.checkin.holdings.wished, tools.completed.completed))
-        discovery = self._domains.discovery
-        if discovery is not None and not discovery.domains and not discovery.dns_failed and is_wished:
+        if is_wished and self._domains.has_settled_for_none:
             # A domain that appears later is read then, although this wish has been answered.
             await self._say_no_domain(generation)
             tools.completed.complete(ENUMERATION, generation)
             return
         watches = []
+        if self._domains.found:
+            await tools.checkin.clear_refused(enumeration_matter(""))
         for domain in self._domains.held:
             watches.append(await self._watch(domain))
             await watches[-1].read_if_owed(domain)
@@ -173,11 +175,13 @@ class Directories:
         if any(watch.kept for name, watch in self._watches.items() if name in held):
             for name in [name for name in self._watches if name not in named]:
                 logger.warning("nothing speaks of %s any more: what it held is forgotten", name)
-                self._watches.pop(name).forget()
+                await self._watches.pop(name).forget()
 
     async def _say_no_domain(self, generation: int) -> None:
-        self._own_problems["enumeration"] = NO_DOMAIN
+        # Where the network could not be asked, that is the reason: nobody knows whether there is one.
+        code = self._domains.problems.get("discovery", NO_DOMAIN)
+        self._own_problems["enumeration"] = code
         detail = "discovery found no domain to read."
-        logger.error("the directory was not read (%s): %s", NO_DOMAIN, detail)
-        failure = EnumerationFailure(NO_DOMAIN, detail, remedy_of(NO_DOMAIN), generation=generation)
+        logger.error("the directory was not read (%s): %s", code, detail)
+        failure = EnumerationFailure(code, detail, remedy_of(code), generation=generation)
         await self._tools.report(EnumerationReport(report_id(), failed=failure))

@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 from msp_sdk.checkin import REPORT_REFUSED, enumeration_matter
 from msp_sdk.enumeration import AdSubnet, KnownDomain, narrow, place
 from msp_sdk.enumeration.locality import OUT_OF_SCOPE
-from msp_sdk.errors import DirectoryError, LogonError, MspError
+from msp_sdk.errors import ConfigError, DirectoryError, LogonError, MspError
 from msp_sdk.models.computer import (
     Computer,
     Enumeration,
@@ -34,18 +34,11 @@ from runners.appliance.directory_failures import DirectoryFailures
 from runners.appliance.domain_watch import FIRST_WAIT_S, LONGEST_WAIT_S, DomainWatch
 from runners.appliance.kept_connection import DirectoryReader
 from runners.appliance.kept_enumeration import EnumerationFiles, KeptEnumeration
+from runners.appliance.reconciling import reconcile_s
 from runners.appliance.wiring import Tools, report_id
 
 logger = logging.getLogger(__name__)
 
-# A full reading reconciles: daily, more often for an account that does not see what was deleted, hourly where nothing
-# tells what changes or Central refuses what was read, and soon after a change of controllers; not at once, since one
-# that comes and goes would be read in full each time.
-RECONCILE_S = 24 * 3600.0
-RECONCILE_BLIND_S = 6 * 3600.0
-RECONCILE_WITHOUT_CURSOR_S = 3600.0
-RECONCILE_REFUSED_S = 3600.0
-RECONCILE_MOVED_S = 900.0
 # What failed for good is looked at again after this, or at once when what it rests on is another.
 FAILED_AGAIN_S = 3600.0
 # A cursor that is lost once is made good at once; a directory that loses every one is read ever more seldom.
@@ -123,9 +116,12 @@ class DirectoryWatch:
     def _hold(self, kept: KeptEnumeration | None) -> None:
         self.kept = kept
         self._tools.ad_subnets[self._name] = kept.ad_subnets if kept else ()
+        self._tools.excluded_ous[self._name] = kept.enumeration.scope.excluded_ous if kept else ()
 
-    def forget(self) -> None:
+    async def forget(self) -> None:
         """Delete what is kept: nothing names this domain any more."""
+        await self._tools.checkin.clear_refused(enumeration_matter(self._name))
+        self._hold(None)
         self._files.forget()
         self._failed.forget()
 
@@ -171,7 +167,8 @@ class DirectoryWatch:
                 self.problems.pop("enumeration", None)
             return
         # A new wish, or anything else that it rests on: what failed before says nothing of it (lesson 45).
-        tried_with = (generation, accounts, domain.controllers, holdings.scope, holdings.policy)
+        optional_ous = self._tools.optional_ous(self._name)
+        tried_with = (generation, accounts, domain.controllers, holdings.scope, holdings.policy, optional_ous)
         if tried_with != self._tried_with:
             self._tried_with = tried_with
             self._enumerating.reset()
@@ -189,17 +186,18 @@ class DirectoryWatch:
         if self._is_cursor_lost and self._losing.due():
             return True
         age = self._tools.clock.now() - kept.full_at
-        return not timedelta(0) <= age < timedelta(seconds=self._reconcile_s(kept) * self._jitter)
+        return (
+            not timedelta(0) <= age < timedelta(seconds=reconcile_s(kept, is_refused=self._is_refused) * self._jitter)
+        )
 
-    def _reconcile_s(self, kept: KeptEnumeration) -> float:
-        """How old a full reading may become."""
-        if kept.at_another_controller:
-            return RECONCILE_MOVED_S
-        if self._tools.checkin.refused.get(enumeration_matter(kept.enumeration.domain_name)) == REPORT_REFUSED:
-            return RECONCILE_REFUSED_S
-        if kept.enumeration.cursor is None:
-            return RECONCILE_WITHOUT_CURSOR_S
-        return RECONCILE_S if kept.sees_removals else RECONCILE_BLIND_S
+    @property
+    def _is_refused(self) -> bool:
+        """Central could not take a report of this domain, and knows no better one.
+
+        That changes do not go on from it is no news then: a wish for each of them would be answered with a reading
+        that is refused again. So they do not say from where they go on, and a wish is always somebody's.
+        """
+        return self._tools.checkin.refused.get(enumeration_matter(self._name)) == REPORT_REFUSED
 
     async def _read(self, domain: Domain, credentials: Sequence[Credential], generation: int) -> None:
         # Another scope may come while we read.
@@ -259,6 +257,10 @@ class DirectoryWatch:
 
     def _note_left_out(self, enumeration: Enumeration) -> None:
         """Who was there and is missing now is gone only if this reading is sure to have looked at it."""
+        if enumeration.scope.is_everything:
+            # It would have been read: whoever is not there was deleted meanwhile.
+            self.left_out.clear()
+            return
         present = {computer.object_guid for computer in enumeration.computers}
         self.left_out -= present
         self.left_out |= {
@@ -289,26 +291,26 @@ class DirectoryWatch:
             changes = await self._connections.use(
                 domain, credentials, holdings, lambda reader: reader.changes(since=since)
             )
-        except LogonError as error:
-            if not error.retryable:
-                self._refused_with = _accounts(credentials)
-                await self._failed.report(error, domain, self._connections.failures(domain.name))
-            self._not_followed(error)
-        except DirectoryError as error:
-            if error.code != CURSOR_LOST:
-                self._not_followed(error)
-                return
-            self._lose_cursor()
-            await self.read_if_owed(domain)
         except MspError as error:
-            self._not_followed(error)
+            if error.code == CURSOR_LOST:
+                self._lose_cursor()
+                await self.read_if_owed(domain)
+            else:
+                await self._not_followed(error, domain, credentials)
         else:
             await self._take(domain, kept, changes)
             self._following.succeeded()
             self.problems.pop("directory-changes", None)
 
-    def _not_followed(self, error: MspError) -> None:
-        """The last good result stays, and Central hears of it at the next check-in."""
+    async def _not_followed(self, error: MspError, domain: Domain, credentials: Sequence[Credential]) -> None:
+        """The last good result stays, and Central hears of it at the next check-in; of what a person mends, at once."""
+        failures = self._connections.failures(domain.name)
+        if isinstance(error, LogonError) and not error.retryable:
+            self._refused_with = _accounts(credentials)
+            await self._failed.report(error, domain, failures)
+        elif isinstance(error, ConfigError):
+            # The scope names what was there, and is not any more.
+            await self._failed.for_now(error, domain, failures)
         self._following.failed()
         self._say("directory-changes", error.code, str(error))
         if error.code in _NO_ANSWER:
@@ -346,7 +348,7 @@ class DirectoryWatch:
         located = await self._locate(domain, changed, tuple(known.values()))
         news = evolve(changes, changed=located, removed=removed)
         results = make_changes_results(news, news.changed)
-        results = evolve(results, base_cursor=kept.reported_cursor)
+        results = evolve(results, base_cursor=None if self._is_refused else kept.reported_cursor)
         await tools.report(EnumerationReport(report_id(), results=results))
         followed = evolve(
             now_at,

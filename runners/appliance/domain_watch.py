@@ -85,7 +85,14 @@ class DomainWatch:
         """Discovery has come to a result, or failed so often that no other work waits for it (lesson 59)."""
         return self.discovery is not None or self._failed_count >= MOST_FAILURES
 
+    @property
+    def has_settled_for_none(self) -> bool:
+        """There is no domain to wait for: none was found, or DNS gave no usable answer so often (lesson 59)."""
+        is_denied = self.discovery is not None and not self.discovery.dns_failed
+        return self.domain is None and (is_denied or self._failed_count >= MOST_FAILURES)
+
     def _tell(self) -> None:
+        self._tools.checkin.learn_domain_names(full_names(self.found))
         self._tools.domain, self._tools.domains = self.domain, self.found
 
     async def discover(self) -> None:
@@ -115,6 +122,7 @@ class DomainWatch:
             names = ", ".join(domain.name for domain in missing)
             self._say_problem("unreachable-controller", f"{names}: no controller answers now; what is known stays")
         elif found.dns_failed:
+            self._failed_count += 1
             self._say_problem("dns-failed", "DNS gives no usable answer: whether there is a domain is not known")
         else:
             self.problems.pop("discovery", None)
@@ -232,6 +240,16 @@ def missing_in(found: DomainDiscovery, known: Sequence[Domain], held: Collection
         for domain in known
         if domain.name not in names and (domain.name in held or not (has_moved or domain.name in found.denied))
     )
+
+
+def full_names(domains: Sequence[Domain]) -> dict[str, str]:
+    """The names of domains by their folded NetBIOS names; a short name that two of them have is nobody's."""
+    short_names = [(domain.netbios_name or "").casefold() for domain in domains]
+    return {
+        short_name: domain.name
+        for short_name, domain in zip(short_names, domains, strict=True)
+        if short_name and short_names.count(short_name) == 1
+    }
 
 
 def _by_confidence(domains: Iterable[Domain]) -> tuple[Domain, ...]:

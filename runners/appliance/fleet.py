@@ -15,6 +15,7 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
+from msp_sdk.checkin import deployment_matter
 from msp_sdk.deployment import AgentDeployer
 from msp_sdk.errors import MspError
 from msp_sdk.models.reason import remedy_of
@@ -33,6 +34,8 @@ REPORT_EVERY_S = 1.0
 REPORT_EVERY_COUNT = 50
 # A report of this many outcomes stays far below the contract's 1 MiB.
 MOST_IN_A_REPORT = 500
+# Outcomes that Central refused are told for so long after the end of their rollout.
+TOLD_FOR_S = 24 * 3600.0
 
 
 @frozen
@@ -61,11 +64,14 @@ class Fleet:
         self._packages: dict[str, Backoff] = {}
         self._records: dict[str, RolloutRecord] = {}
         self._quiet: dict[str, _Quiet] = {}
+        # Since when the rollouts of refused reports are active no more.
+        self._gone_at: dict[str, float] = {}
         self.problems: dict[str, str] = {}
 
     async def roll_out(self, merge: MergeResult) -> None:
         """Bring every active rollout one step further."""
         rollouts = self._tools.checkin.holdings.rollouts
+        await self._clear_refused(rollouts)
         for rollout_id in set(self._quiet) - {rollout.id for rollout in rollouts}:
             del self._quiet[rollout_id]
             self._records.pop(rollout_id, None)
@@ -79,6 +85,16 @@ class Fleet:
         for rollout in rollouts:
             if rollout.state == "active" and rollout.id not in unsupported:
                 await self._one_rollout(rollout, merge)
+
+    async def _clear_refused(self, rollouts: Iterable[Rollout]) -> None:
+        """What Central refused of a rollout that has long ended is told no more; a missing one may be back."""
+        checkin, now = self._tools.checkin, self._tools.clock.monotonic()
+        active = {deployment_matter(rollout.id) for rollout in rollouts}
+        gone = [name for name in checkin.refused if name.startswith(deployment_matter("")) and name not in active]
+        self._gone_at = {matter: self._gone_at.get(matter, now) for matter in gone}
+        for matter, gone_at in self._gone_at.items():
+            if now - gone_at >= TOLD_FOR_S:
+                await checkin.clear_refused(matter)
 
     async def _one_rollout(self, rollout: Rollout, merge: MergeResult) -> None:
         holdings = self._tools.checkin.holdings

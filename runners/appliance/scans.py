@@ -34,6 +34,8 @@ class Scans:
         reachable = [target for target in merge.targets if target.reachable is not False] if merge else []
         if SCAN in still_owed:
             generation = wished[SCAN]
+            # All of it is said anew.
+            await tools.checkin.clear_refused("scan")
             await self._scan(reachable, generation)
             tools.completed.complete(SCAN, generation)
             return

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Container, Sequence
 
-from attrs import evolve
+from attrs import evolve, frozen
 
+from msp_sdk.enumeration import Locality
 from msp_sdk.enumeration.locality import OUT_OF_SCOPE
+from msp_sdk.models.computer import Computer
 from msp_sdk.models.domain import Domain
 from msp_sdk.models.generation import ENUMERATION
 from msp_sdk.models.target import MergeResult, Target, TargetsReport
@@ -30,6 +33,14 @@ KNOCK_AGAIN_S = 300.0
 ASK_AGAIN_S = 30.0
 
 
+@frozen
+class _Elsewhere:
+    """From what it follows that a target lies outside the site; with anything else it has to be found out anew."""
+
+    computer: Computer
+    locality: Locality
+
+
 class Survey:
     """The site as the appliance sees it: its domain, computers and targets."""
 
@@ -40,9 +51,10 @@ class Survey:
         self.subnets = SweepWatch(tools, self.domains, self.directory)
         self.merge: MergeResult | None = None
         self._merged_from: object = None
+        self._read_at: object = None
         self._knock_at: dict[str, float] = {}
         # Targets whose address, when it was looked up again, lay outside the site.
-        self._elsewhere: set[str] = set()
+        self._elsewhere: dict[str, _Elsewhere] = {}
 
     @property
     def domain(self) -> Domain | None:
@@ -78,13 +90,43 @@ class Survey:
             manual=holdings.manual_targets,
             credentials=holdings.credentials,
             enumerated=computers,
-            previous=self.merge,
+            previous=self._remembered(),
             left_out=self.directory.left_out,
         )
         self._knock_soon_at_newcomers(merged)
-        self.merge = await self._knock(merged)
+        self._call_back(merged, computers or ())
+        self.merge = await self._knock(merged, computers or ())
         await self._report_targets(self.merge)
         self._merged_from = sources
+
+    def _remembered(self) -> MergeResult | None:
+        """The last list, without those who had gone before the last full reading: that has been told."""
+        read_at = tuple(kept.full_at for kept in self.directory.kept)
+        if self.merge is None or read_at == self._read_at:
+            return self.merge
+        self._read_at = read_at
+        return evolve(
+            self.merge, skipped=tuple(entry for entry in self.merge.skipped if entry.reason != "not-in-directory")
+        )
+
+    def _call_back(self, merged: MergeResult, computers: Sequence[Computer]) -> None:
+        """Whoever was elsewhere is looked for again when the directory, or the site's scope, says something new."""
+        if self._elsewhere:
+            known = self._standing(merged, computers, self._elsewhere)
+            for key in [key for key, found in self._elsewhere.items() if known.get(key) != found]:
+                del self._elsewhere[key]
+                self._knock_at[key] = 0.0
+
+    def _standing(
+        self, merged: MergeResult, computers: Sequence[Computer], keys: Container[str]
+    ) -> dict[str, _Elsewhere]:
+        """What decides where these targets, by key, lie for us."""
+        wanted = {target.object_guid: target for target in merged.targets if target.key in keys}
+        return {
+            wanted[computer.object_guid].key: _Elsewhere(computer, self._tools.locality(computer.domain_name))
+            for computer in computers
+            if computer.object_guid in wanted
+        }
 
     def _knock_soon_at_newcomers(self, merged: MergeResult) -> None:
         soon = self._tools.clock.monotonic() + ASK_AGAIN_S
@@ -103,14 +145,18 @@ class Survey:
             and now >= self._knock_at.get(target.key, 0.0)
         ]
 
-    async def _knock(self, merged: MergeResult) -> MergeResult:
+    async def _knock(self, merged: MergeResult, computers: Sequence[Computer]) -> MergeResult:
         unknown = self._to_knock_at(merged)
         probed = {target.key: target for target in await self._tools.reach(unknown)} if unknown else {}
         now = self._tools.clock.monotonic()
         for key, target in probed.items():
             self._knock_at[key] = now + (ASK_AGAIN_S if target.reachable is None else KNOCK_AGAIN_S)
-        self._elsewhere -= set(probed)
-        self._elsewhere |= {key for key, target in probed.items() if target.unreachable_reason == OUT_OF_SCOPE}
+            self._elsewhere.pop(key, None)
+        elsewhere = {key for key, target in probed.items() if target.unreachable_reason == OUT_OF_SCOPE}
+        if elsewhere:
+            self._elsewhere |= self._standing(merged, computers, elsewhere)
+        listed = {target.key for target in merged.targets}
+        self._knock_at = {key: at for key, at in self._knock_at.items() if key in listed}
         known = evolve(merged, targets=tuple(probed.get(target.key, target) for target in merged.targets))
         return leave_out(known, self._elsewhere)
 

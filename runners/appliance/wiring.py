@@ -23,6 +23,7 @@ from msp_sdk.models.credential import Credential, CredentialState
 from msp_sdk.models.domain import Domain
 from msp_sdk.models.package import AgentPackage
 from msp_sdk.models.provision import Enrolment
+from msp_sdk.models.scope import fold_path
 from msp_sdk.models.target import Target
 from msp_sdk.network.logons import LogonLedger
 from msp_sdk.network.probe import DoorProber, Pace, ProbeOptions
@@ -112,6 +113,8 @@ class Tools:
         self.domains: tuple[Domain, ...] = ()
         # Of each domain that was read, by its folded name: which networks are of which of its own sites.
         self.ad_subnets: dict[str, tuple[AdSubnet, ...]] = {}
+        # ... and the containers, as paths, that it holds and that the scope leaves out.
+        self.excluded_ous: dict[str, tuple[str, ...]] = {}
         # How many check-ins were answered: what is done once after each compares it.
         self.beats = 0
         self.draw = random.random
@@ -182,10 +185,20 @@ class Tools:
             directory=self._directory_options(),
             scope=scope_of_domain(scope, domain.name),
             rules=rules_of_site(scope, domain.name),
+            optional_ous=self.optional_ous(domain.name),
             # Where LDAP is closed, an administrator of the controller may read on it.
             shells=self._shells,
         )
         return ADEnumerator(domain, credential, ledger=self.ledger, options=options)
+
+    def optional_ous(self, domain_name: str) -> tuple[str, ...]:
+        """The excluded containers that need not be in this domain: another one holds them, and it never did itself.
+
+        One that nobody holds is misspelt, and one that was there was renamed: what it held must not become a target.
+        """
+        own = {fold_path(path) for path in self.excluded_ous.get(domain_name.casefold(), ())}
+        others = (path for paths in self.excluded_ous.values() for path in paths)
+        return tuple(sorted({path for path in others if fold_path(path) not in own}))
 
     def _directory_options(self) -> DirectoryOptions:
         policy = self._holdings.policy

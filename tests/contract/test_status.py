@@ -239,6 +239,20 @@ def test_a_failed_enumeration_says_why_and_a_good_one_before_it_still_counts(sit
     assert (found["phase"], found["details"]["servers_found"]) == ("scanning", 1)
 
 
+def test_a_failure_of_before_the_last_reading_passes_over_no_domain(site: Any) -> None:
+    discover(site)
+    store_credential(site)
+    failed = {"code": "domain-out-of-scope", "detail": "no", "domain_name": "corp.example", "generation": 1}
+    report(site, "enumeration-results", report_id="e1", failed=failed)
+    assert status(site)["details"]["awaiting"] == ["enumeration:domain-out-of-scope"]
+    branch = {"domain_name": "branch.example", "domain_controllers": ["dc1.branch.example"], "discovered_at": NOW}
+    corp = {**branch, "domain_name": "corp.example", "confidence": 90}
+    report(site, "domain-discovered", report_id="d2", discovered_domain=corp, other_domains=[branch])
+    assert status(site)["details"]["domain_discovered"] == "branch.example"
+    enumerate_(site, "e2", 1)
+    assert status(site)["details"]["domain_discovered"] == "corp.example"
+
+
 def test_a_site_without_a_directory_walks_on(site: Any) -> None:
     """Lesson 59."""
     report(site, "domain-discovered", report_id="d1", nothing_found={"evidence": []})

@@ -17,7 +17,7 @@ import pytest
 from msp_sdk.directory.session import SkippedDoor
 from msp_sdk.enumeration import AdSubnet, ControllerFailure, KnownDomain
 from msp_sdk.errors import MspError
-from msp_sdk.models.computer import Computer, Enumeration, EnumerationChanges, RemovedComputer
+from msp_sdk.models.computer import Computer, Enumeration, EnumerationChanges, EnumerationScope, RemovedComputer
 from msp_sdk.models.credential import (
     Credential,
     CredentialType,
@@ -192,6 +192,7 @@ class ScriptedDirectory:
         self.complete = True
         self.at_another_controller = False
         self.has_cursor = True
+        self.scope = EnumerationScope()
         self.ad_subnets: tuple[AdSubnet, ...] = ()
         self.other_domains: tuple[KnownDomain, ...] = ()
         self.pause: asyncio.Event | None = None
@@ -263,9 +264,8 @@ class ScriptedReader:
         if found.pause is not None:
             await found.pause.wait()
         name, computers = self._domain.name, tuple(found.computers.values())
-        return Enumeration(
-            name, computers, datetime.now(UTC), "dc1 ldaps", cursor=found.cursor if found.has_cursor else None
-        )
+        cursor = found.cursor if found.has_cursor else None
+        return Enumeration(name, computers, datetime.now(UTC), "dc1 ldaps", cursor=cursor, scope=found.scope)
 
     async def changes(self, since: str) -> EnumerationChanges:
         self._connect(since)

@@ -9,13 +9,14 @@ from typing import Any
 from attrs import evolve
 
 from msp_sdk.enumeration import KnownDomain
-from msp_sdk.errors import BindRejectedError, DirectoryError, LogonRejectedError
-from msp_sdk.models.credential import NewDomainCredential
+from msp_sdk.errors import BindRejectedError, ConfigError, DirectoryError, LogonRejectedError
+from msp_sdk.models.credential import NewDomainCredential, TrustedCertificate
 from msp_sdk.models.domain import DomainController, DomainDiscovery
-from msp_sdk.models.scope import SiteScope
+from msp_sdk.models.scope import EnumerationScope, SiteScope
 from msp_sdk.secret import Secret
 from runners.appliance.domain_watch import essence
 from runners.appliance.kept_connection import KeptConnections
+from runners.appliance.survey import Survey
 
 DOMAIN = "northvalley.test"
 SISTER = "sister.test"
@@ -141,6 +142,68 @@ def test_a_scope_of_one_domain_leaves_the_other_one_out_and_holds_up_neither(
     with_two(open_lab, scripted, work)
 
 
+def test_an_excluded_container_of_one_domain_need_not_be_in_the_other_one(
+    open_lab: Callable[..., Any], scripted: Any
+) -> None:
+    async def work(watched: Any, first: Any, second: Any) -> None:
+        tools = watched.tools
+        directories = {DOMAIN: first, SISTER: second}
+        missing = ConfigError("the directory knows no container 'Imaging'.", code="scope-not-found")
+
+        def make(domain: Any, account: Any) -> Any:
+            second.failure = None if tools.optional_ous(SISTER) == ("Imaging",) else missing
+            return directories[domain.name].reader(domain, account)
+
+        tools.directory = KeptConnections(make)
+        first.scope = EnumerationScope(excluded_ous=("Imaging",))
+        first.failure = DirectoryError("no answer.", code="unreachable-controller", retryable=True)
+        await watched.turn()
+        assert watched.survey.problems[f"enumeration:{SISTER}"] == "scope-not-found", "nobody is known to hold it"
+        first.failure = None
+        await watched.turn()
+        assert await watched.names() == ["SIS1", "SRV1"]
+        assert tools.optional_ous(DOMAIN) == (), "where it was it must stay: it may have been renamed"
+        watched.survey = type(watched.survey)(tools)
+        tools.excluded_ous.clear()
+        await watched.turn()
+        assert (tools.optional_ous(DOMAIN), tools.optional_ous(SISTER)) == ((), ("Imaging",)), "also after a restart"
+
+    with_two(open_lab, scripted, work)
+
+
+def test_a_credential_stored_under_the_netbios_name_reads_the_domain_and_opens_its_hosts(
+    open_lab: Callable[..., Any],
+) -> None:
+    async def run() -> None:
+        async with open_lab() as lab, lab.tools() as tools:
+            server = lab.estate.directories[0]
+            await lab.partner.create_domain_credential(
+                lab.site_id,
+                NewDomainCredential(
+                    domain_name=server.spec.netbios_name.lower(),
+                    username=lab.estate.credential.upn,
+                    password=Secret(lab.estate.credential.password),
+                    credential_type="service_account",
+                    trusted_certificates=tuple(
+                        TrustedCertificate(sha256=each.certificate_sha256) for each in lab.estate.directories
+                    ),
+                ),
+            )
+            survey = Survey(tools)
+            await lab.beat(tools)
+            await survey.domains.discover()
+            await survey.directory.enumerate()
+            await survey.merge_targets()
+            await lab.beat(tools)
+            assert len(await lab.partner.computers(lab.site_id)) == 12
+            assert survey.merge is not None
+            found = [target for target in survey.merge.targets if target.role != "domain_controller"]
+            assert found
+            assert all(target.credential_id for target in found)
+
+    asyncio.run(run())
+
+
 def test_what_fails_for_good_answers_the_wish_and_is_tried_again_when_it_may_be_mended(scripted: Any) -> None:
     async def work(watched: Any) -> None:
         directory, tools = watched.directory, watched.tools
@@ -158,6 +221,22 @@ def test_what_fails_for_good_answers_the_wish_and_is_tried_again_when_it_may_be_
         assert watched.survey.problems == {}
 
     scripted.watching(work)
+
+
+def test_what_was_refused_of_a_domain_that_nothing_names_any_more_is_forgotten_with_it(
+    open_lab: Callable[..., Any], scripted: Any
+) -> None:
+    async def work(watched: Any, first: Any, second: Any) -> None:
+        second.put(scripted.computer("SIS1", os_name="Windows\0", domain_name=SISTER))
+        await watched.turn()
+        await watched.names()
+        assert watched.tools.checkin.refused[f"enumeration:{SISTER}"] == "report-refused"
+        domains = watched.survey.domains
+        domains.discovery = evolve(domains.discovery, domains=domains.discovery.domains[:1])
+        await watched.survey.directory.enumerate()
+        assert f"enumeration:{SISTER}" not in watched.tools.checkin.refused
+
+    with_two(open_lab, scripted, work)
 
 
 def test_domains_that_a_directory_knows_are_looked_for_and_told(open_lab: Callable[..., Any], scripted: Any) -> None:

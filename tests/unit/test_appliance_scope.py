@@ -13,6 +13,7 @@ from msp_sdk.enumeration import AdSubnet
 from msp_sdk.models.scope import SiteScope
 from msp_sdk.models.target import ManualTarget
 from msp_sdk.network.resolver import render_server
+from msp_sdk.testing.directory_data import make_entry
 from msp_sdk.testing.dns import DnsServer, DnsZone
 from runners.appliance.survey import Survey
 from runners.appliance.wiring import Tools
@@ -90,6 +91,32 @@ def test_a_container_that_does_not_exist_is_said_answers_the_wish_and_empties_no
             await turn(lab, tools, survey)
             assert "enumeration" not in survey.problems
             assert targets(survey) == there
+
+    asyncio.run(run())
+
+
+def test_a_container_of_the_scope_that_is_renamed_is_said_and_empties_nothing(open_lab: Callable[..., Any]) -> None:
+    """Lesson 24, for changes too."""
+    base = "DC=northvalley,DC=test"
+
+    async def run() -> None:
+        async with open_lab(scope=SiteScope(ous=("Servers",))) as lab, lab.tools() as tools:
+            spec = lab.estate.directories[0].spec
+            unit = {"objectClass": ("top", "organizationalUnit"), "name": "Servers"}
+            spec.put(make_entry(f"OU=Servers,{base}", unit))
+            await lab.give_credential()
+            survey = Survey(tools)
+            await turn(lab, tools, survey)
+            before, there = await lab.partner.computers(lab.site_id), targets(survey)
+            assert there
+            spec.move(f"OU=Servers,{base}", base, name="Racks")
+            await turn(lab, tools, survey)
+            await turn(lab, tools, survey)
+            assert (await lab.partner.computers(lab.site_id), targets(survey)) == (before, there)
+            assert survey.problems["directory-changes"] == "scope-not-found"
+            await lab.partner.change_site(lab.site_id, scope=SiteScope(ous=("Racks",)))
+            await turn(lab, tools, survey)
+            assert (survey.problems, targets(survey)) == ({}, there)
 
     asyncio.run(run())
 
@@ -199,6 +226,31 @@ def test_a_newcomer_that_turns_up_in_another_network_is_left_out_unknocked(
         watched.directory.put(scripted.fresh("PC7"))
         await watched.turn(1)
         assert skipped(watched.survey)["SRV3"] == "out-of-scope"
+
+    scoped(open_lab, scripted, work)
+
+
+@pytest.mark.parametrize("how", ["scope", "reading"])
+def test_who_was_elsewhere_is_a_target_again_when_the_scope_or_a_reading_says_so(
+    open_lab: Callable[..., Any], scripted: Any, how: str
+) -> None:
+    async def work(watched: Any, _dns: DnsServer, zone: DnsZone) -> None:
+        lab, home = watched.lab, next(plan.address for plan in watched.lab.estate.plan if plan.door == "https")
+        await lab.partner.change_site(lab.site_id, scope=SiteScope(subnets=(f"{home}/32",)))
+        await watched.turn()
+        watched.directory.put(scripted.computer("SRV3", fqdn=f"srv3.{DOMAIN}"))
+        await watched.turn()
+        zone.add_address("srv3", "127.99.9.9")
+        await watched.turn(31)
+        assert skipped(watched.survey)["SRV3"] == "out-of-scope"
+        zone.remove("srv3")
+        zone.add_address("srv3", home)
+        if how == "scope":
+            await lab.partner.change_site(lab.site_id, scope=SiteScope())
+        else:
+            await lab.partner.wish_enumeration(lab.site_id)
+        await watched.turn()
+        assert way_to(watched, "SRV3") == (True, (home,))
 
     scoped(open_lab, scripted, work)
 

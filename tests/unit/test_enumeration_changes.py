@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from msp_sdk.directory.entry import Entry
 from msp_sdk.directory.session import DirectoryOptions
 from msp_sdk.directory.sync import SyncCursor, render_cursor
 from msp_sdk.enumeration import ADEnumerator, EnumerationOptions
-from msp_sdk.errors import DirectoryError
+from msp_sdk.errors import ConfigError, DirectoryError
 from msp_sdk.models.computer import EnumerationScope, apply_changes
 from msp_sdk.models.credential import Credential, TrustedCertificate
 from msp_sdk.models.domain import Domain, DomainController
@@ -30,6 +31,10 @@ CA = EstateCA.make("Northvalley CA")
 CERTIFICATE = CA.issue([f"dc1.{DOMAIN}", f"dc2.{DOMAIN}"])
 
 pytestmark = pytest.mark.anyio
+
+
+def make_unit(name: str) -> Entry:
+    return make_entry(f"OU={name},{BASE}", {"objectClass": ("top", "organizationalUnit"), "name": name})
 
 
 class Site:
@@ -199,7 +204,8 @@ async def test_changes_of_a_controller_that_is_behind_are_called_incomplete_and_
 @pytest.mark.parametrize("refuse_dirsync", [False, True], ids=["dirsync", "usn"])
 async def test_computers_in_a_unit_that_is_renamed_are_read_anew_though_nothing_names_them(site, refuse_dirsync):
     async with site() as it:
-        it.spec.put(make_entry(f"OU=Servers,{BASE}", {"objectClass": ("top", "organizationalUnit"), "name": "Servers"}))
+        for name in ("Servers", "Retired"):
+            it.spec.put(make_unit(name))
         it.servers[0].faults.refuse_dirsync = refuse_dirsync
         async with it.enumerator(scope=EnumerationScope(excluded_ous=("Retired",))) as enumerator:
             kept = await enumerator.enumerate()
@@ -207,15 +213,34 @@ async def test_computers_in_a_unit_that_is_renamed_are_read_anew_though_nothing_
             it.spec.move(f"OU=Servers,{BASE}", BASE, name="Racks")
             changes = await enumerator.changes(since=kept.cursor or "")
             assert [(computer.hostname, computer.ou_path) for computer in changes.changed] == [("srv1", "Racks")]
-            it.spec.move(f"OU=Racks,{BASE}", BASE, name="Retired")
+            it.spec.move(f"OU=Racks,{BASE}", f"OU=Retired,{BASE}")
             changes = await enumerator.changes(since=changes.cursor)
             assert ([entry.reason for entry in changes.removed], changes.changed) == (["out-of-scope"], ())
             # A unit is no computer: nobody is told that one of them is gone.
             it.spec.rights.reads_deleted.add("svc")
-            it.spec.put(make_entry(f"OU=Empty,{BASE}", {"objectClass": ("top", "organizationalUnit"), "name": "Empty"}))
+            it.spec.put(make_unit("Empty"))
             it.spec.delete(f"OU=Empty,{BASE}")
             changes = await enumerator.changes(since=changes.cursor)
             assert (changes.removed, changes.changed) == ((), ())
+
+
+@pytest.mark.parametrize("refuse_dirsync", [False, True], ids=["dirsync", "usn"])
+@pytest.mark.parametrize("scope", [EnumerationScope(ous=("Servers",)), EnumerationScope(excluded_ous=("Servers",))])
+async def test_a_unit_of_the_scope_that_is_renamed_is_said_and_moves_nobody_in_or_out(site, scope, refuse_dirsync):
+    # Lesson 24.
+    async with site() as it:
+        it.spec.put(make_unit("Servers"))
+        it.servers[0].faults.refuse_dirsync = refuse_dirsync
+        async with it.enumerator(it.servers[0], scope=scope) as enumerator:
+            kept = await enumerator.enumerate()
+            it.spec.move(f"OU=Servers,{BASE}", BASE, name="Racks")
+            for _ in range(2):
+                with pytest.raises(ConfigError) as caught:
+                    await enumerator.changes(since=kept.cursor or "")
+                assert caught.value.code == "scope-not-found"
+            it.spec.move(f"OU=Racks,{BASE}", BASE, name="Servers")
+            changes = await enumerator.changes(since=kept.cursor or "")
+            assert set(apply_changes(kept, changes).computers) == set(kept.computers)
 
 
 async def test_a_count_of_one_controller_is_lost_at_another(site):

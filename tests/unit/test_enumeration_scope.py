@@ -70,7 +70,9 @@ def make_entries() -> list:
 @pytest.fixture
 def enumerator(tmp_path):
     @asynccontextmanager
-    async def start(scope: EnumerationScope | None = None) -> AsyncIterator[ADEnumerator]:
+    async def start(
+        scope: EnumerationScope | None = None, optional_ous: tuple[str, ...] = ()
+    ) -> AsyncIterator[ADEnumerator]:
         accounts = Accounts([Account("svc", "right", "NORTHVALLEY", DOMAIN)])
         async with LdapServer(
             DirectorySpec(DOMAIN, "NVALLEY", make_entries()), accounts, certificate=CERTIFICATE
@@ -85,6 +87,7 @@ def enumerator(tmp_path):
             options = EnumerationOptions(
                 directory=DirectoryOptions(connect_timeout_s=2, receive_timeout_s=5, ldaps_port=1),
                 scope=scope or EnumerationScope(),
+                optional_ous=optional_ous,
             )
             ledger = LogonLedger(tmp_path / "logons.db")
             async with ADEnumerator(domain, credential, ledger=ledger, options=options) as found:
@@ -144,6 +147,19 @@ async def test_a_container_that_does_not_exist_is_an_error_and_no_empty_result(e
         assert caught.value.code == "scope-not-found"
         with pytest.raises(ConfigError):
             _ = [computer async for computer in it.stream()]
+
+
+async def test_an_excluded_container_that_need_not_be_here_excludes_nothing_and_is_not_named_by_the_reading(enumerator):
+    scope = EnumerationScope(excluded_ous=("Imaging/Old", "Clinic"))
+    async with enumerator(scope, optional_ous=("imaging/old",)) as it:
+        kept = await it.enumerate()
+        assert [computer.hostname for computer in kept.computers] == ["ws2"]
+        assert kept.scope.excluded_ous == ("Clinic",)
+        it.server.spec.change(f"CN=SRV1,OU=Servers,OU=Clinic,{BASE}", {"description": "moved"})
+        assert len((await it.changes(since=kept.cursor or "")).removed) == 1
+    async with enumerator(EnumerationScope(ous=("Imaging",)), optional_ous=("Imaging",)) as it:
+        with pytest.raises(ConfigError):
+            await it.enumerate()
 
 
 async def test_groups_are_asked_about_who_changed_alone(enumerator):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from attrs import evolve
 
 from msp_sdk.checkin import Holdings, absorb
+from msp_sdk.checkin.holdings import learn_domain_names
 from msp_sdk.models.checkin import CheckinReply, DomainCredential, SiteCredential, WindowsTarget
 from msp_sdk.models.credential import Credential, SealedSecret
 from msp_sdk.models.target import ManualTarget
@@ -19,11 +20,16 @@ def sealed(version: int = 1) -> SealedSecret:
     return SealedSecret(1, "suite", "key", "c1", version, b"blob")
 
 
-def domain_credential(version: int = 1, id: str = "c1", kind: str = "service_account") -> DomainCredential:  # noqa: A002
+def domain_credential(
+    version: int = 1,
+    id: str = "c1",  # noqa: A002
+    kind: str = "service_account",
+    domain_name: str = "corp.example",
+) -> DomainCredential:
     return DomainCredential(
         id=id,
         version=version,
-        domain_name="corp.example",
+        domain_name=domain_name,
         username="svc@corp.example",
         kind=kind,  # type: ignore[arg-type]
         sealed_password=sealed(version),
@@ -87,6 +93,25 @@ def test_service_account_is_used_before_a_domain_admin() -> None:
     held = absorb(Holdings(), reply, never)
     assert [entry.id for entry in held.for_domain("CORP.example")] == ["svc", "admin"]
     assert held.for_domain("other.example") == ()
+
+
+def test_a_credential_that_was_stored_under_the_netbios_name_is_its_domains_and_opens_as_it_was_sealed() -> None:
+    """Whether its domain is found before it comes or after."""
+    places: list[str | None] = []
+
+    def opener(_sealed: SealedSecret, credential: Credential) -> Secret:
+        places.append(credential.domain_name)
+        return Secret("opened")
+
+    names = {"corp": "corp.example"}
+    reply = full_reply(domain_credential(domain_name="CORP"), domain_credential(id="other", domain_name="BRANCH"))
+    before = learn_domain_names(absorb(Holdings(), reply, opener), names)
+    after = absorb(learn_domain_names(Holdings(), names), reply, opener)
+    assert before == after
+    (credential,) = after.for_domain("corp.example")
+    assert (credential.domain_name, credential.netbios_name) == ("corp.example", "CORP")
+    assert credential.open().reveal() == "opened"
+    assert places == ["CORP"]
 
 
 def test_host_and_site_credentials_say_where_they_are_valid() -> None:

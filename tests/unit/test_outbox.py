@@ -16,9 +16,17 @@ import pytest
 from msp_sdk.checkin import Outbox, OutboxOptions, Report
 from msp_sdk.errors import NotEnrolledError
 from msp_sdk.models.compliance import CheckResult, ScanReport
-from msp_sdk.models.computer import Computer, EnumerationReport, EnumerationResults
+from msp_sdk.models.computer import (
+    Computer,
+    EnumerationFailure,
+    EnumerationReport,
+    EnumerationResults,
+    RemovedComputer,
+)
+from msp_sdk.models.rollout import DeploymentReport, Outcome
 from msp_sdk.models.target import TargetsReport
 from msp_sdk.wire.http import CentralHttp, HttpOptions
+from msp_sdk.wire.ndjson import render_report
 
 
 class Peer:
@@ -153,7 +161,38 @@ def test_what_was_refused_stands_over_a_restart_until_central_has_it_in_another_
             both = {here: "report-refused", "scan": "report-refused"}
             assert await after(scan(2), refusal) == both
             assert await after(enumeration("e4", "full")) == {"scan": "report-refused"}
-            assert await after(scan(3)) == {}
+            # A later report speaks of other hosts.
+            assert await after(scan(3)) == {"scan": "report-refused"}
+            Outbox(tmp_path).clear_refused("scan")
+            assert Outbox(tmp_path).refused == {}
+            # That there is no domain to read is all there is to say of none.
+            none = EnumerationFailure("no-domain", "none was found")
+            assert await after(EnumerationReport("e5", failed=none), refusal) == {"enumeration:": "report-refused"}
+            assert await after(EnumerationReport("e6", failed=none)) == {}
+
+    asyncio.run(run())
+
+
+def test_a_host_that_central_cannot_hold_costs_no_other_one_its_outcome(tmp_path: Path) -> None:
+    def outcome(name: str) -> Outcome:
+        return Outcome(hostname=name, success=True, state="done", action="install")
+
+    async def run() -> None:
+        outbox = Outbox(tmp_path)
+        outbox.put(DeploymentReport("p1", tuple(map(outcome, ("A", "B", "C", "D"))), "r1", 1))
+        outbox.put(DeploymentReport("p2", (outcome("E"),), "r1", 1))
+        errors = [{"path": f"deployments[{number}].hostname", "message": "no"} for number in (0, 2)]
+        bad = {"code": "invalid", "detail": "no"}
+        async with peer() as this, http_to(this) as http:
+            this.answers = [(422, {**bad, "errors": errors[1:]}), (422, {**bad, "errors": errors[:1]})]
+            assert await outbox.flush(http) == 2
+            sent = [[entry["hostname"] for entry in json.loads(body)["deployments"]] for _, _, body in this.taken]
+            assert sent == [["B", "D"], ["E"]]
+            assert outbox.refused == {"deployment:r1": "entries-refused"}, "what follows does not make it good"
+            this.answers = [(422, {**bad, "errors": [{"path": "rollout_id", "message": "no"}]})]
+            outbox.put(DeploymentReport("p3", (outcome("F"),), "r2", 1))
+            assert await outbox.flush(http) == 0
+            assert outbox.refused["deployment:r2"] == "report-refused"
 
     asyncio.run(run())
 
@@ -221,6 +260,20 @@ def test_long_enumeration_goes_as_ndjson(tmp_path: Path) -> None:
     lines = body.splitlines()
     assert (path, content_type, len(lines)) == ("/api/appliances/enumeration-results", "application/x-ndjson", 2002)
     assert json.loads(lines[-1])["count"] == 2000
+
+
+@pytest.mark.parametrize(("count", "as_lines"), [(12_000, False), (16_000, True)])
+def test_what_is_gone_stands_in_the_first_line_while_that_may_hold_it_as_an_older_central_expects(
+    count: int,
+    as_lines: bool,  # noqa: FBT001
+) -> None:
+    gone = tuple(RemovedComputer(f"{number:08d}-0000-0000-0000-000000000000", "deleted") for number in range(count))
+    results = EnumerationResults("changes", "corp.example", datetime(2026, 1, 1, tzinfo=UTC), "dc1", removed=gone)
+    first, *entries, _ = render_report(EnumerationReport("e1", results=results))
+    assert len(first) <= 1024 * 1024 + 1
+    head = json.loads(first)["results"]
+    assert len(entries if as_lines else head["removed"]) == count
+    assert ("removed" in head) is not as_lines
 
 
 def test_torn_write_is_cleared_away_at_the_start(tmp_path: Path) -> None:

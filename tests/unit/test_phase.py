@@ -57,6 +57,25 @@ def test_dns_that_gave_no_usable_answer_is_what_a_site_waits_for() -> None:
     assert (asked.phase, asked.details.awaiting) == ("discovering", ("discovery:dns-failed",))
 
 
+def test_a_site_with_targets_walks_on_while_nobody_can_tell_whether_there_is_a_directory() -> None:
+    # Lesson 59.
+    unknown = evolve(READY, directory="unknown", domains=(), dns_failed=True, found_nothing=True)
+    awaited = "discovery:dns-failed"
+    done = status(unknown)
+    assert (done.phase, done.details.awaiting, done.details.directory) == ("complete", (awaited,), "unknown")
+    assert status(unknown, scanned=()).details.awaiting == ("scan:1", awaited)
+    for hollow in ({"targets": ()}, {"targets_current": False}, {"found_nothing": False}):
+        assert status(unknown, **hollow).phase == "discovering"
+
+
+def test_a_domain_that_the_scope_leaves_out_holds_up_no_other_one() -> None:
+    root = DomainFact("corp.example", HELD, last_failure_code="domain-out-of-scope")
+    child = evolve(CORP, name="child.corp.example")
+    found = status(domains=(root, child))
+    assert (found.phase, found.details.domain_discovered) == ("complete", "child.corp.example")
+    assert status(domains=(root,)).details.awaiting == ("enumeration:domain-out-of-scope",)
+
+
 def test_a_site_where_everything_is_done_is_complete() -> None:
     found = status()
     assert (found.phase, found.progress, found.details.awaiting) == ("complete", 100, ())
