@@ -59,9 +59,10 @@ class ModelDirectory:
         before = self.objects.get(guid, ("", {}))
         changed = {name for name in {*before[1], *attributes} if before[1].get(name) != attributes.get(name)}
         # A move shows in the parent, a rename in the name: each is told by itself.
-        leaf, parent = dn.split(",", 1)
-        changed |= {"name"} if not before[0].startswith(f"{leaf},") else set()
-        changed |= {"parentguid"} if not before[0].endswith(f",{parent}") else set()
+        leaf, _, parent = dn.partition(",")
+        leaf_before, _, parent_before = before[0].partition(",")
+        changed |= {"name"} if leaf != leaf_before else set()
+        changed |= {"parentguid"} if parent != parent_before else set()
         self.objects[guid] = (dn, attributes)
         self._changed(guid, frozenset(changed))
 
@@ -95,7 +96,9 @@ class ModelDirectory:
         )
 
     def read(self, dn: str, attributes: Sequence[str], controls: Sequence[object] = ()) -> Entry | None:
-        assert (dn, bool(controls)) == (DELETED, True)
+        if not controls:
+            return next((Entry(there, values) for there, values in self.objects.values() if there == dn), None)
+        assert dn == DELETED
         return Entry(dn, {"objectclass": (b"container",)}) if self.sees_deleted else None
 
     def rounds(
@@ -176,11 +179,17 @@ class ModelDirectory:
 
 
 class Story:
-    """Things that happen to a directory, drawn one by one."""
+    """Things that happen to a directory, drawn one by one.
 
-    def __init__(self, directory: ModelDirectory, steps: list[tuple[int, int, int]]) -> None:
+    Units that a scope names keep their names: without them it is an error, and no reading.
+    """
+
+    def __init__(
+        self, directory: ModelDirectory, steps: list[tuple[int, int, int]], scope: EnumerationScope | None = None
+    ) -> None:
         self.directory = directory
         self.steps = steps
+        self.renamed = OUS[1:] if scope is None or not scope.ous else OUS[3:]
         self.made = 0
         for number, unit in enumerate(OUS[1:]):
             guid = uuid.uuid5(uuid.NAMESPACE_DNS, unit).bytes_le
@@ -200,7 +209,8 @@ class Story:
         alive = sorted(guid for guid in directory.objects if guid not in units)
         places = [OUS[0], *(directory.objects[guid][0].removesuffix(f",{BASE}") for guid in units)]
         if kind == 7:
-            directory.rename_unit(units[which % len(units)], f"Unit{which}-{how}")
+            unit = self.renamed[which % len(self.renamed)]
+            directory.rename_unit(uuid.uuid5(uuid.NAMESPACE_DNS, unit).bytes_le, f"Unit{which}-{how}")
             return
         if kind == 0 or not alive:
             self.made += 1
@@ -276,7 +286,7 @@ def by_guid(enumeration: Enumeration) -> dict[str, Computer]:
 @given(STEPS, st.booleans(), st.booleans(), st.integers(0, 5), st.sampled_from(SCOPES), st.lists(st.integers(0, 9)))
 def test_base_plus_changes_is_the_whole(steps, dirsync, sees_deleted, repeats, scope, pauses):
     directory = ModelDirectory(dirsync=dirsync, sees_deleted=sees_deleted, repeats=repeats if dirsync else 0)
-    story = Story(directory, list(steps))
+    story = Story(directory, list(steps), scope)
     story.happen(len(steps) // 3)
     # It goes on while it is read: the cursor leaves no gap.
     directory.between = lambda: story.happen(1)

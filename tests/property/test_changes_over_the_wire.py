@@ -59,8 +59,8 @@ class Story:
         if kind == "replicate":
             self.behind.replicate()
         elif kind == "rename-unit":
-            # The hidden one, which is the last, keeps its name: its rights are by name.
-            self.spec.move(units[which % (len(units) - 1)], BASE, name=f"Unit{self._next()}")
+            # The first alone: scopes and rights are by name, and a scope whose container is gone is an error.
+            self.spec.move(units[0], BASE, name=f"Unit{self._next()}")
         elif kind == "join" or not computers:
             place = [f"CN=Computers,{BASE}", *units][which % (len(units) + 1)].removesuffix(f",{BASE}")
             entry = make_computer_entry(f"PC{self._next()}", SYSTEMS[how % 3], domain=DOMAIN, ou=place, seen_at=NOW)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from attrs import evolve
 
 from msp_sdk.errors import DirectoryError
 
@@ -119,32 +118,17 @@ def test_what_a_controller_that_may_be_behind_has_told_is_reconciled_soon_also_a
     asyncio.run(run())
 
 
-def test_a_reading_that_central_refuses_for_good_is_told_at_the_next_check_in_and_made_again(scripted: Any) -> None:
-    """A report that lies in a folder of refused ones is no answer to a wish."""
-
+def test_who_has_gone_is_told_until_all_has_been_read_again(scripted: Any) -> None:
     async def work(watched: Any) -> None:
-        directory = watched.directory
-        good = dict(directory.computers)
-        directory.computers = {name: evolve(entry, os_name="Windows\0") for name, entry in good.items()}
+        def gone() -> list[tuple[str, str]]:
+            return [(entry.hostname, entry.reason) for entry in watched.survey.merge.skipped]
 
-        async def health() -> Any:
-            (appliance,) = await watched.lab.partner.appliances(watched.lab.site_id)
-            return appliance.health
-
-        await watched.turn(25 * 3600)
-        await watched.turn()
-        await watched.turn()
-        assert (await health())["problems"] == {"outbox": "report-refused"}
-        assert (await health())["reports_refused"][f"enumeration:{DOMAIN}"] == "report-refused"
-        assert await watched.names() == ["SRV1", "SRV2"], "the last good list stays"
-        full_count = directory.asked.count("full")
-        directory.computers = good
-        await watched.turn()
-        assert directory.asked.count("full") == full_count, "not at each check-in"
-        await watched.turn(3600)
-        assert directory.asked.count("full") == full_count + 1
-        await watched.turn()
-        await watched.turn()
-        assert await health() == {}
+        watched.directory.delete("SRV2")
+        for _ in range(2):
+            await watched.turn()
+            assert gone() == [("SRV2", "not-in-directory")]
+        for _ in range(2):
+            await watched.turn(25 * 3600)
+            assert gone() == []
 
     scripted.watching(work)
