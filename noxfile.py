@@ -59,7 +59,8 @@ def tests(session: nox.Session) -> None:
     """All tests; arguments after ``--`` go to pytest."""
     install_package(session, *TEST_TOOLS, extras=test_extras(session))
     # They wait for real servers more than they compute; a file stays together, because its tests share a controller.
-    session.run("pytest", *(session.posargs or ("-n", "3", "--dist", "loadfile")))
+    # In the order of their names the slow ones, of few tests each, come before the many quick ones of `unit`.
+    session.run("pytest", *(session.posargs or ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")))
 
 
 @nox.session

@@ -17,18 +17,16 @@ from msp_sdk.models.appliance import identifying_mac
 from msp_sdk.models.provision import parse_code
 from msp_sdk.security.device_keys import DevicePrivateKeys
 from msp_sdk.wire.converter import encode_bytes
+from tests.prepared_central import DATABASE, bootstrapped
 
 
 class CentralUnderTest:
     """Central with one partner. ``http`` is the partner's client; ``call`` is anybody's."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        from central_app.opening import bootstrap
-        from central_app.settings import make_settings
-
-        self.database = folder / "central.db"
-        self.settings = make_settings({}, database=f"sqlite:///{self.database}", port=0, **settings)
-        self.api_key = bootstrap(self.settings, "Contoso IT", "admin@contoso.example").reveal()
+        self.database = folder / DATABASE
+        self.settings, key = bootstrapped(folder, **settings)
+        self.api_key = key.reveal()
         self.url = ""
         self.central: Any = None
         self._ended: asyncio.Event | None = None

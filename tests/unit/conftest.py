@@ -40,6 +40,7 @@ from runners.appliance.kept_connection import KeptConnections
 from runners.appliance.settings import ApplianceSettings
 from runners.appliance.survey import Survey
 from runners.appliance.wiring import Tools, open_tools
+from tests.prepared_central import bootstrapped
 
 
 class Time:
@@ -127,11 +128,8 @@ def open_lab(tmp_path: Path) -> OpenLab:
     @contextlib.asynccontextmanager
     async def lab(*, computers: int | None = 12, **site: Any) -> AsyncIterator[ApplianceLab]:
         from central_app.app import running
-        from central_app.opening import bootstrap
-        from central_app.settings import make_settings
 
-        central_settings = make_settings({}, database=f"sqlite:///{tmp_path / 'central.db'}", port=0)
-        key = await asyncio.to_thread(bootstrap, central_settings, "Contoso IT", "admin@contoso.example")
+        central_settings, key = await asyncio.to_thread(bootstrapped, tmp_path)
         async with contextlib.AsyncExitStack() as stack:
             central = await stack.enter_async_context(running(central_settings))
             url = f"http://127.0.0.1:{central.port}"
