@@ -22,6 +22,7 @@ from msp_sdk.models.package import AgentPackage, PackageManifest
 from msp_sdk.models.target import Target
 from msp_sdk.secret import Secret
 from msp_sdk.testing.accounts import Account, Accounts
+from msp_sdk.testing.loopback import take_address
 from msp_sdk.testing.windows_host import Machine
 from msp_sdk.testing.wsman import WsmanHost
 
@@ -122,19 +123,14 @@ class HostGroup:
         return next(host.machine for host in self.hosts if host.machine.name == name)
 
 
-def build_hosts(names: Sequence[str], *, network: str) -> HostGroup:
-    """Make virtual machines with WinRM on 5985.
-
-    Args:
-        names: NetBIOS names.
-        network: The first three numbers of loopback addresses, such as ``127.88.1``.
-    """
+def build_hosts(names: Sequence[str]) -> HostGroup:
+    """Make virtual machines with WinRM on 5985 of addresses of their own; ``names`` are NetBIOS names."""
     password = "Local-Zürich-7"
     accounts = Accounts([Account("admin", password, name, administers=frozenset({name.casefold()})) for name in names])
     credential = Credential("local", 1, "local_admin", r".\admin", lambda: Secret(password))
     hosts, targets = [], []
-    for number, name in enumerate(names, start=1):
-        address = f"{network}.{number}"
+    for name in names:
+        address = take_address()
         hosts.append(WsmanHost(Machine(name=name), accounts, address=address, https_port=None))
         targets.append(Target(name, "server", ip_addresses=(address,), credential_id="local"))
     return HostGroup(tuple(hosts), credential, tuple(targets))

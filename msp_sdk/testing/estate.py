@@ -24,7 +24,7 @@ import resource
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -32,7 +32,7 @@ from typing import Self
 from attrs import frozen
 
 import msp_sdk.testing.script_handlers  # noqa: F401 (registers who answers our scripts)
-from msp_sdk.errors import ConfigError, MspError, StateError
+from msp_sdk.errors import ConfigError, MspError
 from msp_sdk.testing.accounts import Account, Accounts
 from msp_sdk.testing.builders import build_agent_package
 from msp_sdk.testing.certificates import EstateCA
@@ -42,11 +42,10 @@ from msp_sdk.testing.directory_spec import DirectorySpec
 from msp_sdk.testing.dns import DnsServer, DnsZone
 from msp_sdk.testing.estate_plan import PlannedComputer, plan_computers
 from msp_sdk.testing.estate_running import HTTP_PORT, HTTPS_PORT, RunningEstate, make_planned_entry
+from msp_sdk.testing.loopback import claim_network
 from msp_sdk.testing.netlogon import NetlogonServer
 
 __all__ = ["HTTPS_PORT", "HTTP_PORT", "Estate", "EstateSpec", "RunningEstate", "SilentHost"]
-
-_LOWEST_NETWORK, _NETWORKS = 64, 150
 
 
 class SilentHost:
@@ -130,7 +129,7 @@ class Estate:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> RunningEstate:
         spec = self.spec
-        network = spec.network if spec.network is not None else stack.enter_context(_own_network())
+        network = spec.network if spec.network is not None else stack.enter_context(claim_network())
         plan = plan_computers(spec.computers, network=network, now=datetime.now(UTC))
         account = Account(
             username=spec.username,
@@ -186,25 +185,6 @@ class Estate:
             zone.add_controller(name, address, port=server.port, priority=number, ad_site=directory.ad_site)
             servers.append(server)
         return tuple(servers)
-
-
-@contextlib.contextmanager
-def _own_network() -> Iterator[int]:
-    """A second octet that is ours as long as the estate stands; other estates may run beside it.
-
-    A bound socket is the claim: it goes with the process, however that ends.
-    """
-    start = secrets.randbelow(_NETWORKS)
-    for step in range(_NETWORKS):
-        network = _LOWEST_NETWORK + (start + step) % _NETWORKS
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as claim:
-            try:
-                claim.bind((f"127.{network}.0.1", HTTP_PORT))
-            except OSError:
-                continue
-            yield network
-            return
-    raise StateError("no part of the loopback network is free.", code="no-free-network")
 
 
 async def _serve(spec: EstateSpec) -> None:

@@ -10,7 +10,6 @@ Example:
 from __future__ import annotations
 
 import asyncio
-import itertools
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Mapping
@@ -26,13 +25,13 @@ from msp_sdk.network.logons import LogonLedger
 from msp_sdk.secret import Secret
 from msp_sdk.testing.accounts import Account, Accounts
 from msp_sdk.testing.certificates import EstateCA
+from msp_sdk.testing.loopback import take_address
 from msp_sdk.testing.windows_host import Machine
 from msp_sdk.testing.wsman import WsmanHost
 from msp_sdk.windows.scripts import Script
 from msp_sdk.windows.shell import HostPolicy, ScriptResult, ShellOptions, WindowsShells
 
 LAB_PASSWORD = "S3cret-'\"$`:pä"
-_NUMBERS = itertools.count(2)
 _OPTIONS = ShellOptions(threads=8, connect_s=1.0, quiet_s=1.0, identify_s=5.0)
 
 Prove = Callable[[Credential], Awaitable[None]]
@@ -56,11 +55,10 @@ class HostLab:
         self, name: str = "SRV1", *, http: bool = True, https: bool = True, certificate_name: str | None = None
     ) -> WsmanHost:
         """A member of the domain, not yet started."""
-        number = next(_NUMBERS)
         return WsmanHost(
             Machine(name, domain="CORP", dns_domain="corp.example"),
             self.accounts,
-            address=f"127.91.{number // 250}.{1 + number % 250}",
+            address=take_address(),
             http_port=5985 if http else None,
             https_port=5986 if https else None,
             certificate=self.ca.issue([certificate_name or f"{name.lower()}.corp.example"]),
@@ -143,7 +141,7 @@ class RecordingFront:
         self.reset_next = 0
         self.connection_count = 0
         self._to = (host.address, port)
-        self._server = socket.create_server((host.address.replace("127.91", "127.92"), port))
+        self._server = socket.create_server((take_address(), port))
         self.address: str = self._server.getsockname()[0]
         threading.Thread(target=self._accept, daemon=True).start()
 

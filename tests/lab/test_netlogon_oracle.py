@@ -11,12 +11,13 @@ import pytest
 
 from msp_sdk.discovery.netlogon import ControllerFlags
 from msp_sdk.testing.directory_spec import DirectorySpec
+from msp_sdk.testing.loopback import take_address
 from msp_sdk.testing.netlogon import NetlogonServer
 
 pytestmark = pytest.mark.samba
 
 SYSTEM_PYTHON = "/usr/bin/python3"
-STAND_IN = "127.87.3.1"
+STAND_IN = take_address()
 # Samba's names of what ours calls so.
 FIELDS = {
     "forest": "forest",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,11 @@ from msp_sdk.models.credential import Credential
 from msp_sdk.models.target import Target
 from msp_sdk.network.logons import LogonLedger
 from msp_sdk.testing.builders import build_hosts
+from msp_sdk.testing.loopback import take_address
 from msp_sdk.testing.wsman import HostsThread
 from msp_sdk.windows.scripts import load
 from msp_sdk.windows.shell import WindowsShells
 
-NETWORK = f"127.89.{os.getpid() % 250}"
 GOOD_DEFENDER = {
     "present": True,
     "antivirus_enabled": True,
@@ -54,7 +53,7 @@ def scan(folder: Path, credential: Credential, targets: list[Target]) -> list[Ch
 
 def test_results_are_kept_by_host_and_check(tmp_path: Path):
     # Lesson 52: the failure of one host does not vanish behind another's.
-    group = build_hosts(["SRV1", "SRV2"], network=NETWORK)
+    group = build_hosts(["SRV1", "SRV2"])
     group.machine("SRV2").firewall["Public"] = False
     group.machine("SRV2").defender.signature_age_days = 30
     with HostsThread(group.hosts):
@@ -72,11 +71,11 @@ def test_results_are_kept_by_host_and_check(tmp_path: Path):
 
 
 def test_host_that_cannot_be_asked_has_error_results_with_the_reason(tmp_path: Path):
-    group = build_hosts(["SRV1"], network=NETWORK)
+    group = build_hosts(["SRV1"])
     good = group.targets[0]
     targets = [
         evolve(good, hostname="asleep", reachable=False, unreachable_reason="no-answer"),
-        evolve(good, hostname="closed", ip_addresses=(f"{NETWORK}.99",)),
+        evolve(good, hostname="closed", ip_addresses=(take_address(),)),
         evolve(good, hostname="poor", credential_id=None),
         evolve(good, hostname="other"),
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -21,12 +20,12 @@ from msp_sdk.models.target import Target
 from msp_sdk.network.logons import LogonLedger
 from msp_sdk.secret import Secret
 from msp_sdk.testing.builders import HostGroup, build_agent_package, build_hosts
+from msp_sdk.testing.loopback import take_address
 from msp_sdk.testing.windows_host import Machine, handlers
 from msp_sdk.testing.wsman import HostsThread
 from msp_sdk.windows.scripts import load, names
 from msp_sdk.windows.shell import WindowsShells
 
-NETWORK = f"127.88.{os.getpid() % 250}"
 FOLDER = r"C:\Program Files\MSP Demo Agent"
 OLD, OLD_FILE = build_agent_package("1.0.0", size_bytes=5000)
 NEW, NEW_FILE = build_agent_package("1.1.0", size_bytes=5000)
@@ -87,7 +86,7 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    group = build_hosts(["SRV1"], network=NETWORK)
+    group = build_hosts(["SRV1"])
     with HostsThread(group.hosts):
         yield Site(group, tmp_path)
     assert [violation for host in group.hosts for violation in host.machine.violations] == []
@@ -338,7 +337,7 @@ def test_each_host_has_its_own_reason_and_stops_no_other(site: Site):
     good = site.group.targets[0]
     targets = [
         evolve(good, hostname="asleep", reachable=False, unreachable_reason="no-answer", ip_addresses=()),
-        evolve(good, hostname="closed", ip_addresses=(f"{NETWORK}.99",)),
+        evolve(good, hostname="closed", ip_addresses=(take_address(),)),
         evolve(good, hostname="poor", credential_id=None),
         evolve(good, hostname="gone", credential_id="deleted"),
         good,
@@ -364,7 +363,7 @@ def test_each_host_has_its_own_reason_and_stops_no_other(site: Site):
 
 def test_wrong_password_stops_the_credential_for_every_host(tmp_path: Path):
     # Lesson 32: one strike, whatever the number of hosts.
-    group = build_hosts([f"SRV{number}" for number in range(1, 6)], network=NETWORK)
+    group = build_hosts([f"SRV{number}" for number in range(1, 6)])
     with HostsThread(group.hosts):
         site = Site(group, tmp_path)
         site.credential = evolve(group.credential, opener=lambda: Secret("wrong"))
@@ -406,7 +405,7 @@ def test_run_id_that_is_a_path_is_refused(site: Site):
 
 
 def test_apply_that_is_left_early_is_finished_by_the_next_one(tmp_path: Path):
-    group = build_hosts([f"SRV{number}" for number in range(1, 5)], network=NETWORK)
+    group = build_hosts([f"SRV{number}" for number in range(1, 5)])
     with HostsThread(group.hosts):
         site = Site(group, tmp_path)
         plan = site.plan()

@@ -25,6 +25,7 @@ from msp_sdk.network.own_networks import (
     read_own_networks,
 )
 from msp_sdk.network.probe import DoorProber, ProbeOptions
+from msp_sdk.testing.loopback import take_address
 from tests.unit.discovery_lab import DOMAIN, QUICK, estate
 
 pytestmark = pytest.mark.anyio
@@ -76,8 +77,9 @@ async def test_wide_and_public_subnets_are_passed_over_and_said(subnet, count):
 
 async def test_hosts_with_windows_doors_are_listed_with_those_doors():
     prober = DoorProber(ProbeOptions(timeout_s=0.5, connects_per_second=None))
+    first, second, third, fourth, fifth = (take_address() for _ in range(5))
     with ExitStack() as stack:
-        for address, ports in (("127.91.7.1", (5985, 445)), ("127.91.7.3", (445,)), ("127.91.7.4", (8080,))):
+        for address, ports in ((first, (5985, 445)), (third, (445,)), (fourth, (8080,))):
             for port in ports:
                 listener = stack.enter_context(socket.socket())
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -86,9 +88,9 @@ async def test_hosts_with_windows_doors_are_listed_with_those_doors():
                 except PermissionError:
                     pytest.skip("no right to listen on port 445")
                 listener.listen()
-        found, failed_count = await sweep_addresses(prober, [f"127.91.7.{number}" for number in range(1, 6)])
+        found, failed_count = await sweep_addresses(prober, [first, second, third, fourth, fifth])
     assert failed_count == 0
-    assert found == (SweptHost("127.91.7.1", (445, 5985)), SweptHost("127.91.7.3", (445,)))
+    assert found == (SweptHost(first, (445, 5985)), SweptHost(third, (445,)))
     # A storage box shares files too.
     assert [host.is_likely_windows for host in found] == [True, False]
 
@@ -143,7 +145,7 @@ async def test_a_sweep_in_which_our_own_side_fails_is_an_error_and_not_an_empty_
             lowest = next_one.fileno()
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
         with pytest.raises(DiscoveryError) as caught:
-            await sweep_addresses(prober, ["127.91.7.9"])
+            await sweep_addresses(prober, [take_address()])
     assert caught.value.code == "sweep-failed"
     # A machine without networks has nothing to look at: that is no failure.
     assert (await sweep_subnets(prober, root=tmp_path)).hosts == ()

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from msp_sdk import errors
 from msp_sdk.secret import Secret
 from msp_sdk.testing.host_lab import HostLab
+from msp_sdk.testing.loopback import take_address
 from msp_sdk.testing.wsman import HostsThread
 from msp_sdk.windows.channel import Channel, Place, Trust, names_in
 from msp_sdk.windows.doors import Door, HostPolicy
@@ -33,7 +34,7 @@ from msp_sdk.windows.ntlm import NtlmLogon
 from msp_sdk.windows.scripts import load
 from msp_sdk.windows.shell import ShellOptions
 
-ADDRESS = "127.93.0.1"
+ADDRESS = take_address()
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_name_that_is_no_name_of_dns_is_no_crash_over_tls(lab: HostLab, name: st
 def test_dead_first_address_is_passed_by(lab: HostLab) -> None:
     host = lab.host()
     with HostsThread([host]):
-        target = lab.target(host, ip_addresses=("127.93.9.9", host.address))
+        target = lab.target(host, ip_addresses=(take_address(), host.address))
         assert lab.run(target, lab.local_credential(), load("identify"))
 
 
