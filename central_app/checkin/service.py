@@ -63,7 +63,7 @@ class CheckInService:
         if request.site_id != token.owner:
             log.warning("an appliance of %s says that it belongs elsewhere; its key decides", token.owner)
         failed: list[str] = []
-        await self._optional(failed, "notes", lambda: self._note(request, result, unknown_count), None)
+        await self._optional(failed, "notes", lambda: self._note(request, result, unknown_count, address), None)
         return await self._reply(request, result, address, failed)
 
     async def _optional(self, failed: list[str], part: str, work: Callable[[], Awaitable[T]], otherwise: T) -> T:
@@ -75,7 +75,7 @@ class CheckInService:
             failed.append(part)
             return otherwise
 
-    async def _note(self, request: CheckinRequest, result: CheckInResult, unknown_count: int) -> None:
+    async def _note(self, request: CheckinRequest, result: CheckInResult, unknown_count: int, address: str) -> None:
         """Health, clock, unknown fields and credential states: what is good to know."""
         site_id, appliance_id = result.appliance["site_id"], result.appliance["id"]
         values: dict[str, object] = {}
@@ -97,7 +97,7 @@ class CheckInService:
                     .values(**values)
                 )
             if request.credential_states and result.appliance["state"] == "active":
-                await take_states(self._central, tx, site_id, appliance_id, request.credential_states)
+                await take_states(self._central, tx, site_id, appliance_id, request.credential_states, address=address)
             if result.came_back:
                 await emit(tx, site_id, "appliance-checked-in", {"appliance_id": appliance_id, "first": result.first})
 

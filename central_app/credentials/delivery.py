@@ -6,6 +6,7 @@ goes to nobody. An appliance that registered a sealing key never gets a password
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,6 +28,7 @@ from central_app.database.tables import (
 from central_app.events import emit
 from central_app.state import Central
 from central_app.wishes import raise_credentials_version
+from msp_sdk.errors import StateError
 from msp_sdk.models.checkin import DomainCredential, SiteCredential, WindowsTarget
 from msp_sdk.models.credential import DOMAIN_TYPES, CredentialState, SealedSecret, account_of
 from msp_sdk.models.domain import without_final_dot
@@ -37,6 +39,8 @@ from msp_sdk.security.sealing import SUITE, VERSION, SealContext, key_id, seal
 LEASE_INTERVALS = 10
 LEASE_LEAST = timedelta(minutes=2)
 MOST_STATES = 500
+
+log = logging.getLogger("central.credentials")
 
 
 @frozen
@@ -65,9 +69,15 @@ def next_state(known: str, said: str) -> str | None:
 
 
 async def take_states(
-    central: Central, tx: Transaction, site_id: str, appliance_id: str, states: Iterable[CredentialState]
+    central: Central,
+    tx: Transaction,
+    site_id: str,
+    appliance_id: str,
+    states: Iterable[CredentialState],
+    *,
+    address: str,
 ) -> None:
-    """Take what an appliance found out about credentials of its site."""
+    """Take what an appliance found out about credentials of its site; ``address`` is where from it said so."""
     now = central.now()
     for said in list(states)[:MOST_STATES]:
         row = await tx.fetch_one(
@@ -82,7 +92,9 @@ async def take_states(
         if await _note_state(tx, site_id, appliance_id, said):
             await _change_state(tx, row, said, now)
             if said.state == "refused":
-                await _refuse_twins(central, tx, row, said, now)
+                for twin in await _open_twins(central, tx, row, appliance_id, address):
+                    # It is the same logon, and has been refused (lesson 32).
+                    await _change_state(tx, twin, evolve(said, id=twin["id"], version=twin["version"]), now)
 
 
 async def _note_state(tx: Transaction, site_id: str, appliance_id: str, said: CredentialState) -> bool:
@@ -130,10 +142,10 @@ def _tells_more(known: str, said: CredentialState) -> bool:
     return known != "refused" and (said.state == known or (said.state == "unproven" and said.code is not None))
 
 
-async def _refuse_twins(central: Central, tx: Transaction, row: Row, said: CredentialState, now: datetime) -> None:
-    """The same account with the same password was refused under another id too: it has had its logon (lesson 32)."""
+async def _open_twins(central: Central, tx: Transaction, row: Row, appliance_id: str, address: str) -> tuple[Row, ...]:
+    """The same account with the same password, stored under another id too; that they were opened is in the audit."""
     if row["type"] not in DOMAIN_TYPES:
-        return
+        return ()
     others = await tx.fetch_all(
         select(credentials).where(
             credentials.c.site_id == row["site_id"],
@@ -142,11 +154,31 @@ async def _refuse_twins(central: Central, tx: Transaction, row: Row, said: Crede
             credentials.c.state != "refused",
         )
     )
-    mine = _account_of(row)
-    for other in others:
-        if _account_of(other) != mine or open_secret(central, other).reveal() != open_secret(central, row).reveal():
-            continue
-        await _change_state(tx, other, evolve(said, id=other["id"], version=other["version"]), now)
+    alike = [other for other in others if _account_of(other) == _account_of(row)]
+    site = await tx.fetch_one(select(sites.c.partner_id).where(sites.c.site_id == row["site_id"]))
+    if not alike or site is None:
+        return ()
+    await record(
+        tx,
+        partner_id=site["partner_id"],
+        actor=f"appliance {appliance_id}",
+        action="credentials-compared",
+        now=central.now(),
+        site_id=row["site_id"],
+        address=address,
+        detail={"credentials": {each["id"]: each["version"] for each in (row, *alike)}},
+    )
+    refused = _try_open(central, row)
+    return tuple(other for other in alike if refused is not None and _try_open(central, other) == refused)
+
+
+def _try_open(central: Central, row: Row) -> Secret | None:
+    """None when it does not open: then nobody can log on with it either, and the refusal is still kept."""
+    try:
+        return open_secret(central, row)
+    except StateError:
+        log.exception("the credential %s of site %s does not open", row["id"], row["site_id"])
+        return None
 
 
 def _account_of(row: Row) -> tuple[str, str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 from sqlalchemy import create_engine
 
@@ -291,6 +294,24 @@ def test_a_refused_account_is_refused_under_every_id_that_it_was_stored_under_wi
     joined.check_in(credential_states=[state(joined, stored, "refused", "wrong-password")])
     seen = central.http.get(f"/api/sites/{joined.site_id}/credentials").json()["items"]
     assert [row["state"] for row in seen] == ["refused", "refused", "unproven", "unproven"]
+    entries = central.http.get(f"/api/audit?site_id={joined.site_id}").json()["items"]
+    (compared,) = [entry for entry in entries if entry["action"] == "credentials-compared"]
+    assert compared["actor"] == f"appliance {joined.id}"
+    # The three of this account were opened, the other domain's was not.
+    assert compared["detail"] == {"credentials": {row["id"]: 1 for row in seen[:3]}}
+
+
+def test_a_refusal_is_kept_although_another_id_of_the_account_does_not_open(central):
+    joined = central.join()
+    stored = add_domain(central, joined.site_id, username="svc@corp.example")
+    joined.check_in(completed={})
+    broken = add_domain(central, joined.site_id, username="svc")
+    with closing(sqlite3.connect(central.database, timeout=20)) as connection, connection:
+        connection.execute("update credentials set ciphertext = x'00' where id = ?", (broken["id"],))
+    reply = joined.check_in(credential_states=[state(joined, stored, "refused", "wrong-password")])
+    assert "central:notes" not in reply["awaiting"]
+    seen = central.http.get(f"/api/sites/{joined.site_id}/credentials").json()["items"]
+    assert [row["state"] for row in seen] == ["refused", "unproven"]
 
 
 def test_a_final_dot_of_a_domain_is_dropped_at_the_edge(central):
