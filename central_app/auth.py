@@ -329,5 +329,8 @@ def register(blueprint: Blueprint, route: Route, handler: Any, *, stream: bool =
     path = re.sub(r"{(\w+)}", r"<\1>", route.path)
     name = re.sub(r"\W+", "_", f"{route.method}_{route.path}".lower()).strip("_")
     assert inspect.iscoroutinefunction(handler)  # noqa: S101 (a mistake of ours, found at the start)
-    # Unquoted: an id with ":" is one id, also when it comes as %3A (lesson 6).
-    blueprint.add_route(handler, path, methods=[route.method], name=name, stream=stream, unquote=True)
+    # Unquoted: an id with ":" is one id, also when it comes as %3A (lesson 6). The format of errors is ours (see
+    # `problems`); it is named because Sanic would otherwise look for it in each handler's source, at every start.
+    blueprint.add_route(
+        handler, path, methods=[route.method], name=name, stream=stream, unquote=True, error_format="json"
+    )

@@ -224,10 +224,10 @@ async def _static(request: Request, name: str) -> HTTPResponse:
 def blueprint() -> Blueprint:
     """The pages, their files, and the event stream they live by."""
     made = Blueprint("dashboard")
-    made.add_route(_login, "/login", methods=["GET"], name="login")
-    made.add_route(_sites, "/", methods=["GET"], name="sites")
-    made.add_route(_site, "/sites/<site_id>", methods=["GET"], name="site")
-    made.add_route(_fragment, "/sites/<site_id>/fragment", methods=["GET"], name="fragment")
-    made.add_route(_static, "/static/<name>", methods=["GET"], name="static")
+    made.add_route(_login, "/login", methods=["GET"], error_format="html", name="login")
+    made.add_route(_sites, "/", methods=["GET"], error_format="html", name="sites")
+    made.add_route(_site, "/sites/<site_id>", methods=["GET"], error_format="html", name="site")
+    made.add_route(_fragment, "/sites/<site_id>/fragment", methods=["GET"], error_format="html", name="fragment")
+    made.add_route(_static, "/static/<name>", methods=["GET"], error_format="html", name="static")
     add_route(made, SITE_EVENTS, stream_events)
     return made

@@ -146,19 +146,24 @@ class CentralHttp:
     def _open(self) -> httpx.AsyncClient:
         if self._client is None:
             options = self._options
-            try:
-                verify = ssl.create_default_context(cafile=options.ca_file) if options.ca_file else True
-            except OSError as error:
-                raise ConfigError(f"the CA file {options.ca_file} cannot be read: {error.strerror}.") from error
             self._client = httpx.AsyncClient(
                 base_url=self.base_url,
-                verify=verify,
+                verify=self._trust(),
                 timeout=httpx.Timeout(options.read_timeout_s, connect=options.connect_timeout_s),
                 headers={"User-Agent": USER_AGENT, **options.headers},
                 # Loopback and site networks are never reached through a proxy of the environment by accident.
                 trust_env=not _is_loopback(urlsplit(self.base_url).hostname or ""),
             )
         return self._client
+
+    def _trust(self) -> ssl.SSLContext | bool:
+        if ca_file := self._options.ca_file:
+            try:
+                return ssl.create_default_context(cafile=ca_file)
+            except OSError as error:
+                raise ConfigError(f"the CA file {ca_file} cannot be read: {error.strerror}.") from error
+        # Without TLS nobody is to be trusted, and reading the system's many CAs is 40 ms of work for nothing.
+        return self.base_url.startswith("https://") or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     def _headers(self, content_type: str | None) -> dict[str, str]:
         headers = {"Accept": "application/json"}
