@@ -40,6 +40,7 @@ from msp_sdk.testing.certificates import IssuedCertificate
 from msp_sdk.testing.directory_connection import BindSeen, Connection, close
 from msp_sdk.testing.directory_faults import LdapFaults
 from msp_sdk.testing.directory_spec import DirectorySpec
+from msp_sdk.testing.loopback import bind_both
 
 __all__ = ["BindSeen", "DirectorySpec", "LdapFaults", "LdapServer"]
 
@@ -111,8 +112,14 @@ class LdapServer:
         return [seen for seen in self.binds if seen.outcome != "anonymous"]
 
     async def __aenter__(self) -> Self:
-        plain = await asyncio.start_server(self._serve_plain, self.address, self.port)
-        self.port = plain.sockets[0].getsockname()[1]
+        if self.port:
+            plain = await asyncio.start_server(self._serve_plain, self.address, self.port)
+        else:
+            # A controller answers pings at the same number, see `netlogon`.
+            tcp, udp = bind_both(self.address)
+            udp.close()
+            self.port = tcp.getsockname()[1]
+            plain = await asyncio.start_server(self._serve_plain, sock=tcp)
         self._servers.append(plain)
         if self.ldaps_port is not None:
             # Without a certificate Windows listens all the same and breaks the hand-shake off.

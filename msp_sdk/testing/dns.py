@@ -32,6 +32,8 @@ import dns.rdatatype
 import dns.rrset
 from attrs import mutable
 
+from msp_sdk.testing.loopback import bind_both
+
 _TTL_S = 60
 _PLAIN_UDP_BYTES = 512
 _READ_TIMEOUT_S = 10
@@ -160,15 +162,11 @@ class DnsServer:
         return self.address, self.port
 
     async def __aenter__(self) -> Self:
-        self._tcp = await asyncio.start_server(self._serve_tcp, self.address, self.port)
-        self.port = self._tcp.sockets[0].getsockname()[1]
-        try:
-            self._udp, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-                lambda: _Datagrams(self), local_addr=(self.address, self.port)
-            )
-        except OSError:
-            self._tcp.close()
-            raise
+        tcp, udp = bind_both(self.address, self.port)
+        self.port = tcp.getsockname()[1]
+        self._tcp = await asyncio.start_server(self._serve_tcp, sock=tcp)
+        loop = asyncio.get_running_loop()
+        self._udp, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=udp)
         return self
 
     async def __aexit__(

@@ -11,6 +11,7 @@ Example:
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import secrets
@@ -21,10 +22,11 @@ from functools import cache
 from msp_sdk.errors import StateError
 from msp_sdk.windows.doors import HTTP_PORT
 
-__all__ = ["claim_network", "take_address"]
+__all__ = ["bind_both", "claim_network", "take_address"]
 
 _LOWEST_NETWORK, _NETWORKS = 64, 150
 _HOSTS_PER_PART = 250
+_ATTEMPTS = 50
 
 
 @contextlib.contextmanager
@@ -45,11 +47,39 @@ def take_address() -> str:
     Raises:
         StateError: No part of the loopback network is free, or all of ours is given out (``no-free-network``).
     """
-    network, _ = _ours()
+    network = _our_network()
     part, host = divmod(next(_numbers), _HOSTS_PER_PART)
     if part >= _HOSTS_PER_PART:
         raise StateError("this process has used up its part of the loopback network.", code="no-free-network")
     return f"127.{network}.{1 + part}.{1 + host}"
+
+
+def bind_both(address: str, port: int = 0) -> tuple[socket.socket, socket.socket]:
+    """A TCP and a UDP socket of one number, as DNS and domain controllers have them, not yet listening.
+
+    Args:
+        address: IPv4 or IPv6.
+        port: 0 takes a number that is free for both.
+
+    Raises:
+        OSError: This number, or fifty that the system gave for TCP, are taken.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    attempts_left = 1 if port else _ATTEMPTS
+    while True:
+        attempts_left -= 1
+        tcp, udp = socket.socket(family, socket.SOCK_STREAM), socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tcp.bind((address, port))
+            udp.bind(tcp.getsockname())
+        except OSError:
+            tcp.close()
+            udp.close()
+            if not attempts_left:
+                raise
+        else:
+            return tcp, udp
 
 
 def _claim() -> tuple[int, socket.socket]:
@@ -65,5 +95,11 @@ def _claim() -> tuple[int, socket.socket]:
     raise StateError("no part of the loopback network is free.", code="no-free-network")
 
 
-_ours = cache(_claim)
+@cache
+def _our_network() -> int:
+    network, claim = _claim()
+    atexit.register(claim.close)
+    return network
+
+
 _numbers = itertools.count()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
+
+import pytest
 
 from msp_sdk.testing.host_lab import HostLab
-from msp_sdk.testing.loopback import claim_network, take_address
+from msp_sdk.testing.loopback import bind_both, claim_network, take_address
 from msp_sdk.testing.wsman import HostsThread
 
 OTHER_PROCESS = """
@@ -51,3 +55,19 @@ def test_claim_ends_with_its_context():
         with claim_network() as network:
             held.append(network)
     assert all(64 <= network < 214 for network in held)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_number_that_is_taken_for_one_protocol_is_not_taken_for_both(address):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with ExitStack() as stack:
+        # So many are taken for UDP that some of the first attempts fail.
+        for _ in range(600):
+            taken = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            taken.bind((address, 0))
+        for _ in range(500):
+            tcp, udp = bind_both(address)
+            with tcp, udp:
+                assert tcp.getsockname() == udp.getsockname()
+        with pytest.raises(OSError, match="in use"):
+            bind_both(address, taken.getsockname()[1])
