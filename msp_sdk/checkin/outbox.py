@@ -207,6 +207,7 @@ class Outbox:
     def _put_aside(self, path: Path, error: MspError) -> None:
         self._refusals.note(matter_of(_kind_of(path), path.read_bytes()), REPORT_REFUSED)
         aside = self._folder / "refused"
+        aside.mkdir(mode=0o700, exist_ok=True)
         places: Any = error.problem.get("errors", []) if isinstance(error, CentralError) else []
         logger.error("Central refused the report %s for good (%s): %s %s", path.name, error.code, error.detail, places)
         (aside / f"{path.stem}.reason").write_text(json.dumps({"code": error.code, "detail": error.detail}))

@@ -141,8 +141,9 @@ class Refusals:
                 self._save({other: code for other, code in self._standing.items() if other != name})
 
     def _save(self, standing: dict[str, str]) -> None:
-        self._standing = standing
+        # Written first: where that fails, the next report says it again.
         self._write(self._path, json.dumps(standing).encode())
+        self._standing = standing
 
 
 def _load(path: Path) -> dict[str, str]:

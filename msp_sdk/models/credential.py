@@ -129,7 +129,7 @@ class Credential:
 
     def is_same_logon(self, other: Credential) -> bool:
         """Whether both are one account with one password, so that a refusal of one is one of both. It opens both."""
-        return self.account == other.account and self.open().reveal() == other.open().reveal()
+        return self.account == other.account and self.open() == other.open()
 
     @property
     def ledger_key(self) -> str:

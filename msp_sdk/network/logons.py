@@ -209,6 +209,15 @@ class LogonLedger:
         """A person wants exactly one more attempt with a typed credential."""
         self._forget(credential.ledger_key)
 
+    def refuse(self, credential: Credential, code: str) -> None:
+        """This version is the same logon as one that was refused for the reason ``code``: it has had its attempt."""
+        with self._transaction() as connection:
+            self._state_of(connection, credential.ledger_key)
+            connection.execute(
+                "UPDATE version SET state = 'refused', code = ?, at = ? WHERE key = ?",
+                (code, self._clock(), credential.ledger_key),
+            )
+
     def begin_typed(self, credential: Credential) -> None:
         """A person typed this credential anew: what was proven before may have been another password."""
         with self._transaction() as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -101,10 +102,14 @@ class KeptConnections:
 
     Args:
         make: Makes a reader for a domain and an account, under the site's policy and scope as they are then.
+        refuse: Notes in the logon ledger that an account was refused, by its reason, under another id.
     """
 
-    def __init__(self, make: Callable[[Domain, Credential], DirectoryReader]) -> None:
+    def __init__(
+        self, make: Callable[[Domain, Credential], DirectoryReader], refuse: Callable[[Credential, str], None]
+    ) -> None:
         self._make = make
+        self._refuse = refuse
         self._open: dict[str, _Open] = {}
         self._failures: dict[str, tuple[ControllerFailure, ...]] = {}
 
@@ -141,7 +146,8 @@ class KeptConnections:
     ) -> T:
         """Work with the first account that is let in.
 
-        Each has its one logon; one that was stored twice, with the same password, has one as well.
+        Each has its one logon; one that was stored twice, with the same password, has one as well, whatever door and
+        host would see the second.
 
         Raises:
             LogonError: None is let in; the first error, but one that waiting may mend before one that it does not.
@@ -149,14 +155,22 @@ class KeptConnections:
             MspError: As the work says.
         """
         refusal: LogonError | None = None
-        refused: list[Credential] = []
+        refused: list[tuple[Credential, LogonError]] = []
         self._failures.pop(domain.name.casefold(), None)
         open_with = self.credential(domain.name)
         for credential in sorted(credentials, key=lambda entry: entry != open_with):
             # The domain's own short name, which tells one spelling from another, is surer than what a person typed.
             named = evolve(credential, netbios_name=domain.netbios_name or credential.netbios_name)
-            if any(named.is_same_logon(entry) for entry in refused):
-                logger.warning("%s was stored twice, and its password was refused", credential.username)
+            try:
+                known = next((error for other, error in refused if named.is_same_logon(other)), None)
+            except MspError as error:
+                logger.warning("%s cannot be told from one that is not let in: %s", credential.username, error)
+                continue
+            if known is not None:
+                logger.warning("%s was stored twice, and is not let in (%s)", credential.username, known.code)
+                if not known.retryable:
+                    # Hosts must not see it either.
+                    await asyncio.to_thread(self._refuse, credential, known.code)
                 continue
             reader = await self.open(domain, credential, holdings)
             try:
@@ -168,7 +182,7 @@ class KeptConnections:
                 if not isinstance(error, LogonError) or (error.retryable and error.code not in ACCOUNT_REASONS):
                     raise
                 logger.warning("%s is not let in (%s): %s", credential.username, error.code, error)
-                refused.append(named)
+                refused.append((named, error))
                 if refusal is None or (error.retryable and not refusal.retryable):
                     refusal = error
         raise refusal or LogonError("there is no account for this domain.", code="no-credential")

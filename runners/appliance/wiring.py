@@ -119,7 +119,7 @@ class Tools:
         self.beats = 0
         self.draw = random.random
         self.network_marks: Callable[[], NetworkMarks] = lambda: read_network_marks(settings.resolvers, settings.search)
-        self.directory = KeptConnections(self.enumerator)
+        self.directory = KeptConnections(self.enumerator, self.ledger.refuse)
         self.posted = asyncio.Event()
         self._credentials = _HeldCredentials(self.checkin)
         self._shells = WindowsShells(self.ledger, policy=self._host_policy, prove=self.prove)

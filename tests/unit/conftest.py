@@ -301,7 +301,7 @@ class Watched:
         self.lab = lab
         self.tools = tools
         self.directory = directory
-        tools.directory = KeptConnections(directory.reader)
+        tools.directory = KeptConnections(directory.reader, tools.ledger.refuse)
         tools.draw = lambda: 0.5
         self.survey = Survey(tools)
 

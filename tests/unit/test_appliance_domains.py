@@ -47,7 +47,9 @@ def with_two(open_lab: Callable[..., Any], scripted: Any, work: Callable[[Any, A
             await lab.give_credential()
             watched = scripted.watched(lab, tools, first)
             directories = {DOMAIN: first, SISTER: second}
-            tools.directory = KeptConnections(lambda domain, account: directories[domain.name].reader(domain, account))
+            tools.directory = KeptConnections(
+                lambda domain, account: directories[domain.name].reader(domain, account), tools.ledger.refuse
+            )
             watched.survey = type(watched.survey)(tools)
             await watched.turn()
             await trust(watched)
@@ -123,7 +125,7 @@ def test_a_scope_of_one_domain_leaves_the_other_one_out_and_holds_up_neither(
             return directories[domain.name].reader(domain, account)
 
         await tools.directory.close()
-        tools.directory = KeptConnections(make)
+        tools.directory = KeptConnections(make, tools.ledger.refuse)
         watched.survey = type(watched.survey)(tools)
         await watched.lab.partner.change_site(site_id, scope=SiteScope(ous=("OU=X,DC=northvalley,DC=test",)))
         await watched.lab.partner.wish_enumeration(site_id)
@@ -154,7 +156,7 @@ def test_an_excluded_container_of_one_domain_need_not_be_in_the_other_one(
             second.failure = None if tools.optional_ous(SISTER) == ("Imaging",) else missing
             return directories[domain.name].reader(domain, account)
 
-        tools.directory = KeptConnections(make)
+        tools.directory = KeptConnections(make, tools.ledger.refuse)
         first.scope = EnumerationScope(excluded_ous=("Imaging",))
         first.failure = DirectoryError("no answer.", code="unreachable-controller", retryable=True)
         await watched.turn()

@@ -370,7 +370,7 @@ def test_the_daemon_follows_after_each_check_in_and_lets_go_when_it_is_told_to(
         async with open_lab(checkin_interval_seconds=0.2) as lab, lab.tools() as tools:
             await lab.give_credential()
             directory = scripted.directory("SRV1")
-            tools.directory = KeptConnections(directory.reader)
+            tools.directory = KeptConnections(directory.reader, tools.ledger.refuse)
             work = asyncio.create_task(Daemon(tools, 0.2).run())
             try:
                 await until(lambda: "c0" in directory.asked)
@@ -401,7 +401,7 @@ def test_a_directory_step_that_fails_unforeseen_leaves_the_others_at_work(
         async with open_lab() as lab, lab.tools() as tools:
             await lab.give_credential()
             directory = scripted.directory("SRV1")
-            tools.directory = KeptConnections(directory.reader)
+            tools.directory = KeptConnections(directory.reader, tools.ledger.refuse)
             cycle = Cycle(tools)
             await lab.beat(tools)
             await cycle.run()

@@ -239,7 +239,10 @@ def test_an_account_that_is_stored_twice_with_a_wrong_password_costs_one_strike(
             survey = Survey(tools)
             for _ in range(4):
                 await lab.beat(tools)
+                held = tools.checkin.holdings.credentials or ()
                 await look(survey)
+                # No host is to see the second one either, whatever Central has said by then.
+                assert {tools.ledger.state(entry).state for entry in held} <= {"refused"}
                 lab.time.at_s += 7200
             assert binds(lab) == ["52e"]
             assert [(row.state, row.state_code) for row in await lab.partner.credentials(lab.site_id)] == [
