@@ -38,6 +38,7 @@ class Matter:
 
 # Lists whose entries speak for themselves. Central judges the others entry by entry.
 _LISTS = {"DeploymentReport": "deployments", "ScanReport": "results", "RunbookReport": "results"}
+_LONGEST_SHOWN = 80
 _WHOLE = frozenset({"TargetsReport", "DiscoveryReport"})
 
 
@@ -75,7 +76,7 @@ def matter_of(kind: str, content: bytes) -> Matter:
 
 @frozen
 class Rest:
-    """A report without some of its entries, and where in it these had stood."""
+    """A report without some of its entries, and whose these were: the path that Central named, and the host."""
 
     content: bytes
     left_out: tuple[str, ...]
@@ -101,7 +102,13 @@ def without_named(kind: str, content: bytes, problem: Mapping[str, object]) -> R
     rest = [entry for number, entry in enumerate(data[name]) if number not in places]
     if not rest or len(rest) == len(data[name]):
         return None
-    return Rest(dumps({**data, name: rest}), tuple(places[number] for number in sorted(places)))
+    left_out = (f"{places[number]} of {_host_of(data[name][number])}" for number in sorted(places))
+    return Rest(dumps({**data, name: rest}), tuple(left_out))
+
+
+def _host_of(entry: object) -> str:
+    """What an entry calls its host, fit for a log: it may be just what Central could not hold."""
+    return ascii(entry.get("hostname") if isinstance(entry, dict) else None)[:_LONGEST_SHOWN]
 
 
 class Refusals:

@@ -88,6 +88,8 @@ class Onlooker:
     def __init__(self, options: DiscoveryOptions) -> None:
         self._options = options
         self._prober = DoorProber(options.doors, pace=options.pace)
+        # Meetings are few and have a deadline: behind a sweep they would end before they began.
+        self._unpaced_prober = DoorProber(options.doors)
         self._pool = ThreadPool("discovery", _THREADS)
         self._pool_of_silent = ThreadPool("discovery-silent", _THREADS)
 
@@ -101,15 +103,18 @@ class Onlooker:
         return await pool.run(function, controller, self._options.directory)
 
     async def reach(
-        self, controller: DomainController, domain_name: str | None
+        self, controller: DomainController, domain_name: str | None, *, at_once: bool = False
     ) -> tuple[DomainController, _Reached | None, list[Evidence]]:
         """Find the address that answers best; the controller comes back with that one first.
+
+        It waits for its turn among all that knocks at doors, or knocks ``at_once``.
 
         At a stale address may stand another machine, whose LDAP is open too.
         """
         evidence: list[Evidence] = []
+        prober = self._unpaced_prober if at_once else self._prober
         tries = [
-            asyncio.ensure_future(self._at(address, controller, domain_name))
+            asyncio.ensure_future(self._at(address, controller, domain_name, prober))
             for address in controller.addresses[:_ADDRESSES_TRIED]
         ]
         best: _Reached | None = None
@@ -131,7 +136,9 @@ class Onlooker:
         rest = (address for address in controller.addresses if address != best.address)
         return attrs.evolve(controller, addresses=(best.address, *rest)), best, evidence
 
-    async def _at(self, address: str, controller: DomainController, domain_name: str | None) -> _Reached:
+    async def _at(
+        self, address: str, controller: DomainController, domain_name: str | None, prober: DoorProber
+    ) -> _Reached:
         async def netlogon() -> tuple[NetlogonAnswer | None, Evidence | None]:
             try:
                 answer = await ping(address, controller.port, domain_name, waits_s=self._options.ping_waits_s)
@@ -145,14 +152,14 @@ class Onlooker:
         # Some firewalls let nothing but LDAPS pass.
         ports = (controller.port, self._options.directory.ldaps_port)
         (answer, trouble), doors = await asyncio.gather(
-            netlogon(), asyncio.gather(*(self._prober.knock(address, port) for port in ports))
+            netlogon(), asyncio.gather(*(prober.knock(address, port) for port in ports))
         )
         is_open = tuple(door.port for door in doors if door.state == "open")
         return _Reached(address, answer, is_open, () if trouble is None else (trouble,))
 
     async def meet(self, controller: DomainController) -> Seen:
         """Ask whether somebody is a controller at all, and of what; no more than that takes."""
-        controller, reached, evidence = await self.reach(controller, None)
+        controller, reached, evidence = await self.reach(controller, None, at_once=True)
         if reached is None:
             return Seen(controller, tuple(evidence))
         silent = reached.netlogon is None

@@ -122,18 +122,20 @@ class Walk:
                 ]
         looked = await asyncio.gather(*(self._meet(server) for server in asked))
         for server, seen in zip(asked, looked, strict=True):
-            holds = ", ".join(seen.domains())
-            said = f"it is a controller of {holds}" if holds else "it does not answer as one"
+            holds = ", ".join(seen.domains()) if seen else ""
+            said = "it does not answer as one" if seen else "it gave no answer in time"
+            if holds:
+                said = f"it is a controller of {holds}"
             self._evidence.append(Evidence(kinds.ASKED_AS_CONTROLLER, server, said))
-        return [_with_own_name(seen) for seen in looked if seen.domains()]
+        return [_with_own_name(seen) for seen in looked if seen and seen.domains()]
 
-    async def _meet(self, server: str) -> Seen:
+    async def _meet(self, server: str) -> Seen | None:
         controller = DomainController(server, self._port, (server,))
         try:
             async with asyncio.timeout(_MEETING_S):
                 return await self._onlooker.meet(controller)
         except TimeoutError:
-            return Seen(controller)
+            return None
 
     async def _reverse_names(self) -> tuple[Hint, ...]:
         """Domains of the names that reverse DNS gives the DNS servers."""

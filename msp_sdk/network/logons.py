@@ -183,7 +183,9 @@ class LogonLedger:
 
         What is ``paused`` or kept out is told as ``unproven``; a code says what keeps it out.
         """
-        with self._opened() as connection:
+        with self._transaction() as connection:
+            # An attempt that is refused is undone, and with it what it found out about the dead.
+            self._bury_the_dead(connection, credential)
             row = connection.execute(
                 "SELECT state, code, at, unknown_ends FROM version WHERE key = ?", (credential.ledger_key,)
             ).fetchone()

@@ -161,13 +161,18 @@ async def make_credential(options: argparse.Namespace, domain: Domain, ledger: L
     """The typed credential, with the certificates that may see it.
 
     Raises:
-        LogonNotAllowedError: It was refused before and ``--try-again`` is missing; nothing was sent.
+        LogonNotAllowedError: It was refused before, or kept out within the hour, and ``--try-again`` is missing;
+            nothing was sent.
         DirectoryError: No certificate may see it, or no controller shows one; nothing was sent.
         ConfigError: A file or digest is wrong.
     """
+    from datetime import UTC, datetime, timedelta
+
     from attrs import evolve
 
     from msp_sdk.models.credential import Credential
+    from msp_sdk.models.reason import ACCOUNT_REASONS
+    from msp_sdk.network.logons import KEPT_OUT_S
     from msp_sdk.secret import Secret
 
     shape = Credential.typed(options.user, Secret(""), domain_name=domain.name, netbios_name=domain.netbios_name)
@@ -177,6 +182,14 @@ async def make_credential(options: argparse.Namespace, domain: Domain, ledger: L
             f"{options.user} was refused at {state.at:%Y-%m-%d %H:%M} UTC ({state.code}).",
             code=state.code,
             remedy="Accounts lock: give --try-again for exactly one more attempt.",
+        )
+    is_fresh = datetime.now(UTC) - state.at < timedelta(seconds=KEPT_OUT_S)
+    if state.code in ACCOUNT_REASONS and is_fresh and not options.try_again:
+        raise LogonNotAllowedError(
+            f"{options.user} was not let in at {state.at:%Y-%m-%d %H:%M} UTC ({state.code}).",
+            code=state.code,
+            remedy="Mend the account, then give --try-again, or wait an hour.",
+            retryable=True,
         )
     trusted = await _trusted_certificates(options, domain, shape)
     password = read_password(options.password_file, f"Password of {options.user}")

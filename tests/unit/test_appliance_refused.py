@@ -52,6 +52,8 @@ def test_changes_after_a_refused_reading_wish_no_reading_each_and_a_person_may_w
         lab, directory, site_id = watched.lab, watched.directory, watched.lab.site_id
         good = dict(directory.computers)
         directory.computers = {name: evolve(entry, os_name="Windows\0") for name, entry in good.items()}
+        # What Central holds is now older than what was read last.
+        directory.log.append(("guid-of-nobody", None))
         await lab.partner.wish_enumeration(site_id)
         await watched.turn()
         await watched.turn()

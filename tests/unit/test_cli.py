@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 MSP = [sys.executable, "-m", "runners.cli"]
-# Of what `--help` needs beyond a bare interpreter; generous for a busy machine.
 COMMANDS = {"demo", "central", "partner", "appliance", "discover", "enumerate", "probe", "plan", "deploy"}
 CODE = "K7QX-0000-0000-0000"
 

@@ -273,6 +273,18 @@ def test_a_refused_password_needs_try_again_and_each_try_is_one_bind(estate, msp
     assert estate.attempts == 4
 
 
+def test_an_account_that_is_kept_out_is_tried_again_when_a_person_has_mended_it(estate, msp):
+    call = reading(estate, *accepting(estate))
+    estate.ask("disable-account")
+    said = msp(*call, code=1, MSP_PASSWORD=estate.facts["password"])
+    assert "disabled" in said.stderr
+    attempts = estate.attempts
+    assert "--try-again" in msp(*call, code=1, MSP_PASSWORD=estate.facts["password"]).stderr
+    assert estate.attempts == attempts
+    msp(*call, "--try-again", code=1, MSP_PASSWORD=estate.facts["password"])
+    assert (estate.attempts, estate.bad_passwords) == (attempts + 1, 0)
+
+
 def test_a_try_that_gets_no_further_than_its_options_does_not_forget_the_refusal(estate, msp):
     call = reading(estate, *accepting(estate))
     msp(*call, code=1, MSP_PASSWORD="not-the-password")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 
 import dns.rcode
@@ -13,9 +14,11 @@ from msp_sdk.discovery.controllers import Onlooker
 from msp_sdk.discovery.walk import Walk, near
 from msp_sdk.errors import ConfigError, DiscoveryError
 from msp_sdk.models.domain import (
+    DomainController,
     make_discovery_report,
 )
 from msp_sdk.network.own_networks import OwnNetworks
+from msp_sdk.network.probe import Pace, ProbeOptions
 from msp_sdk.network.resolver import Resolver, render_server
 from msp_sdk.testing.directory import DirectorySpec
 from msp_sdk.testing.dns import DnsServer, DnsZone
@@ -74,6 +77,19 @@ async def test_the_reverse_name_of_a_dns_server_is_a_hint(tmp_path):
         domain = (await DomainDiscoverer(options=options).discover()).best
         assert domain is not None
         assert [item.source for item in domain.evidence if item.kind == "hint"] == ["reverse name of 127.0.0.1"]
+
+
+async def test_a_dns_server_is_met_at_once_however_long_the_row_at_doors_is():
+    # A meeting has a deadline: behind a sweep it would end as "no controller".
+    async with estate() as (_, _, ldap):
+        pace = Pace(ProbeOptions(connects_per_second=1 / 3600))
+        async with pace.turn():
+            pass
+        onlooker = Onlooker(evolve(QUICK, pace=pace))
+        async with asyncio.timeout(30):
+            seen = await onlooker.meet(DomainController("127.0.0.1", ldap.port, ("127.0.0.1",)))
+        onlooker.close()
+        assert seen.domains() == (DOMAIN,)
 
 
 @pytest.mark.parametrize(

@@ -81,3 +81,25 @@ def test_what_a_host_says_late_does_not_end_the_hour_of_an_account_that_is_kept_
             late.refused("wrong-password")
     assert code_of_refusal(ledger, domain_credential(), **DC) == "account-disabled"
     assert ledger.state(domain_credential()).code == "account-disabled"
+
+
+def test_what_is_refused_is_not_revived_by_an_account_that_is_kept_out(tmp_path):
+    now = [1_700_000_000.0]
+    ledger = LogonLedger(tmp_path / "logons.db", options=LedgerOptions(in_flight=2, wait_s=0.0), clock=lambda: now[0])
+    with ledger.attempt(domain_credential(), **DC) as first:
+        first.succeeded()
+    with ledger.attempt(domain_credential(), **DC) as late:
+        with ledger.attempt(domain_credential(), **DC) as other:
+            other.refused("wrong-password")
+        late.kept_out("account-disabled")
+    now[0] += KEPT_OUT_S
+    assert code_of_refusal(ledger, domain_credential(), **DC) == "wrong-password"
+
+
+def test_a_clock_that_was_set_back_keeps_nobody_out_for_longer(tmp_path):
+    now = [1_700_000_000.0]
+    ledger = LogonLedger(tmp_path / "logons.db", options=IMPATIENT, clock=lambda: now[0])
+    keep_out(ledger, domain_credential())
+    now[0] -= 30 * 24 * 3600
+    with ledger.attempt(domain_credential(), **DC) as attempt:
+        attempt.succeeded()

@@ -438,7 +438,7 @@ def test_threads_never_have_more_in_flight_than_allowed_and_all_get_their_turn(p
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(log_on, range(16)))
-    assert most == 2
+    assert most <= 2
 
 
 RACER = textwrap.dedent(
@@ -497,3 +497,47 @@ def test_a_logon_that_ends_after_its_version_was_forgotten_is_still_counted(tmp_
             pass
     with pytest.raises(LogonNotAllowedError), ledger.attempt(credential, place="controller", host="dc2"):
         pass
+
+
+DYING = textwrap.dedent(
+    """
+    import os, sys
+    from pathlib import Path
+    from msp_sdk.models.credential import Credential
+    from msp_sdk.network.logons import LogonLedger
+
+    credential = Credential("c1", 1, "service_account", "svc@corp.example", lambda: None, "corp.example")
+    with LogonLedger(Path(sys.argv[1])).attempt(credential, place="controller", host="dc1"):
+        os._exit(1)
+    """
+)
+
+
+def test_two_processes_that_died_at_a_logon_are_told_before_and_after_the_next_one_asks(tmp_path):
+    path = tmp_path / "logons.db"
+    credential = Credential("c1", 1, "service_account", "svc@corp.example", lambda: None, "corp.example")
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", DYING, str(path)], check=False).returncode == 1
+    ledger = LogonLedger(path)
+    for _ in range(2):
+        state = ledger.state(credential)
+        assert (state.state, state.code) == ("refused", "logon-outcome-unknown")
+        with (
+            pytest.raises(LogonNotAllowedError) as caught,
+            ledger.attempt(credential, place="controller", host="dc1"),
+        ):
+            pytest.fail("a third attempt was allowed")
+        assert caught.value.code == "logon-outcome-unknown"
+
+
+def test_a_version_that_was_refused_under_another_id_has_had_its_attempt(tmp_path):
+    ledger = LogonLedger(tmp_path / "logons.db")
+    ledger.refuse(domain_credential(), "wrong-password")
+    state = ledger.state(domain_credential())
+    assert (state.state, state.code) == ("refused", "wrong-password")
+    with (
+        pytest.raises(LogonNotAllowedError) as caught,
+        ledger.attempt(domain_credential(), place="controller", host="dc1"),
+    ):
+        pytest.fail("the attempt was allowed")
+    assert caught.value.code == "wrong-password"

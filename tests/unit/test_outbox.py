@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from typing import Literal
 import pytest
 
 from msp_sdk.checkin import Outbox, OutboxOptions, Report
-from msp_sdk.errors import NotEnrolledError
+from msp_sdk.errors import ConfigError, NotEnrolledError
 from msp_sdk.models.compliance import CheckResult, ScanReport
 from msp_sdk.models.computer import (
     Computer,
@@ -173,7 +174,9 @@ def test_what_was_refused_stands_over_a_restart_until_central_has_it_in_another_
     asyncio.run(run())
 
 
-def test_a_host_that_central_cannot_hold_costs_no_other_one_its_outcome(tmp_path: Path) -> None:
+def test_a_host_that_central_cannot_hold_costs_no_other_one_its_outcome(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def outcome(name: str) -> Outcome:
         return Outcome(hostname=name, success=True, state="done", action="install")
 
@@ -194,7 +197,11 @@ def test_a_host_that_central_cannot_hold_costs_no_other_one_its_outcome(tmp_path
             assert await outbox.flush(http) == 0
             assert outbox.refused["deployment:r2"] == "report-refused"
 
-    asyncio.run(run())
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(run())
+    # C was refused first; A is named too, although the second refusal counts in a shorter list.
+    assert "deployments[2].hostname of 'C'" in caplog.text
+    assert "deployments[0].hostname of 'A'" in caplog.text
 
 
 def test_entries_that_central_cannot_hold_are_said_and_the_report_counts_as_taken(
@@ -215,6 +222,22 @@ def test_entries_that_central_cannot_hold_are_said_and_the_report_counts_as_take
     with caplog.at_level(logging.ERROR):
         asyncio.run(run())
     assert "results.servers[1].os_name" in caplog.text
+
+
+def test_refused_report_does_not_hold_up_the_rest_when_somebody_cleared_away_the_older_ones(tmp_path: Path) -> None:
+    async def run() -> None:
+        outbox = Outbox(tmp_path)
+        async with peer() as this, http_to(this) as http:
+            this.answers = [(422, {"code": "invalid", "detail": "no"})] * 2
+            outbox.put(scan(1))
+            await outbox.flush(http)
+            shutil.rmtree(tmp_path / "refused")
+            outbox.put(scan(2))
+            outbox.put(scan(3))
+            assert await outbox.flush(http) == 1
+            assert len(outbox) == 0
+
+    asyncio.run(run())
 
 
 def test_everything_stays_when_the_key_has_ended(tmp_path: Path) -> None:
@@ -318,5 +341,37 @@ def test_refused_reports_are_kept_to_be_looked_at_and_not_for_ever(tmp_path: Pat
         assert kept == [
             f"{number:012d}-ScanReport.{kind}" for number in (3, 4, 5) for kind in ("json", "reason")
         ]  # fmt: skip
+
+    asyncio.run(run())
+
+
+def test_lost_report_is_not_covered_by_later_entries_that_were_refused(tmp_path: Path) -> None:
+    async def run() -> None:
+        outbox = Outbox(tmp_path)
+        refused = {"status": "ok", "refused_count": 1, "refused": [{"path": "x", "message": "no"}]}
+        async with peer() as this, http_to(this) as http:
+            this.answers = [(422, {"code": "invalid", "detail": "no"}), (200, refused)]
+            outbox.put(enumeration("e1", "changes"))
+            outbox.put(enumeration("e2", "changes"))
+            assert await outbox.flush(http) == 1
+        assert outbox.refused == {"enumeration:corp.example": "report-refused"}
+
+    asyncio.run(run())
+
+
+def test_what_was_refused_is_still_to_be_said_when_it_could_not_be_noted(tmp_path: Path) -> None:
+    async def run() -> None:
+        outbox = Outbox(tmp_path)
+        blocked = tmp_path / "refused" / ".standing.json.new"
+        blocked.mkdir(parents=True)
+        async with peer() as this, http_to(this) as http:
+            this.answers = [(422, {"code": "invalid", "detail": "no"})] * 2
+            outbox.put(scan(1))
+            with pytest.raises(ConfigError):
+                await outbox.flush(http)
+            assert len(outbox) == 1
+            blocked.rmdir()
+            await outbox.flush(http)
+        assert Outbox(tmp_path).refused == {"scan": "report-refused"}
 
     asyncio.run(run())
