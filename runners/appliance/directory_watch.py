@@ -14,7 +14,7 @@ from datetime import timedelta
 from attrs import evolve, frozen
 
 from msp_sdk.checkin import REPORT_REFUSED, enumeration_matter
-from msp_sdk.enumeration import AdSubnet, KnownDomain, narrow, place
+from msp_sdk.enumeration import AdSubnet, KnownDomain
 from msp_sdk.enumeration.locality import OUT_OF_SCOPE
 from msp_sdk.errors import ConfigError, DirectoryError, LogonError, MspError
 from msp_sdk.models.computer import (
@@ -35,6 +35,7 @@ from runners.appliance.domain_watch import FIRST_WAIT_S, LONGEST_WAIT_S, DomainW
 from runners.appliance.kept_connection import DirectoryReader
 from runners.appliance.kept_enumeration import EnumerationFiles, KeptEnumeration
 from runners.appliance.reconciling import reconcile_s
+from runners.appliance.scope_view import ScopeView
 from runners.appliance.wiring import Tools, report_id
 
 logger = logging.getLogger(__name__)
@@ -59,15 +60,6 @@ class _Reading:
     others: tuple[KnownDomain, ...]
 
 
-@frozen
-class _Narrowed:
-    """The computers of an enumeration under another scope than it was read in."""
-
-    enumeration: Enumeration
-    scope: SiteScope
-    computers: tuple[Computer, ...]
-
-
 class DirectoryWatch:
     """What the directory of a domain holds, as it was last read. Its steps are taken one at a time.
 
@@ -80,7 +72,6 @@ class DirectoryWatch:
         kept: The last good result; None before the first one.
         newcomers: objectGUIDs of computers that joined or got their name while we looked on, or whose address DNS
             gave no answer about. It may know it soon.
-        left_out: objectGUIDs of computers that were read once, and that the scope leaves out.
         problems: What does not work now, as codes.
     """
 
@@ -91,9 +82,8 @@ class DirectoryWatch:
         self._connections = tools.directory
         self._files = EnumerationFiles(tools.state, domain_name)
         self.kept: KeptEnumeration | None = None
-        self._narrowed: _Narrowed | None = None
         self.newcomers: set[str] = set()
-        self.left_out: set[str] = set()
+        self._view = ScopeView(domain_name)
         self.problems: dict[str, str] = {}
         self._enumerating = tools.backoff(FIRST_WAIT_S, LONGEST_WAIT_S)
         self._following = tools.backoff(FIRST_WAIT_S, LONGEST_WAIT_S)
@@ -140,12 +130,12 @@ class DirectoryWatch:
             return ()
         if kept.scope == scope:
             return kept.enumeration.computers
-        known = self._narrowed
-        if known is None or known.enumeration is not kept.enumeration or known.scope != scope:
-            computers = narrow(kept.enumeration.computers, scope, self._name)
-            known = _Narrowed(kept.enumeration, scope, place(computers, self._tools.locality(self._name)))
-            self._narrowed = known
-        return known.computers
+        return self._view.narrowed(kept.enumeration, scope, self._tools.locality(self._name))
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """ObjectGUIDs of computers that were read once, and that the scope leaves out."""
+        return frozenset(self._view.left_out)
 
     # Reading in full.
 
@@ -244,7 +234,7 @@ class DirectoryWatch:
             ad_subnets=reading.ad_subnets,
         )
         await asyncio.to_thread(self._files.save_full, kept)
-        self._note_left_out(enumeration)
+        self._view.note_reading(enumeration, self.kept.enumeration.computers if self.kept else ())
         self._hold(kept)
         self._refused_with = ()
         self._is_cursor_lost = False
@@ -254,21 +244,6 @@ class DirectoryWatch:
         logger.info("enumerated %s: %d computers", enumeration.domain_name, len(enumeration.computers))
         if enumeration.unreadable_count:
             logger.warning("%d entries show no objectGUID and are not listed", enumeration.unreadable_count)
-
-    def _note_left_out(self, enumeration: Enumeration) -> None:
-        """Who was there and is missing now is gone only if this reading is sure to have looked at it."""
-        if enumeration.scope.is_everything:
-            # It would have been read: whoever is not there was deleted meanwhile.
-            self.left_out.clear()
-            return
-        present = {computer.object_guid for computer in enumeration.computers}
-        self.left_out -= present
-        self.left_out |= {
-            computer.object_guid
-            for computer in (self.kept.enumeration.computers if self.kept else ())
-            if computer.object_guid not in present
-            and not enumeration.scope.covers(hostname=computer.hostname, ou_path=computer.ou_path, role=computer.role)
-        }
 
     # Following.
 
@@ -358,8 +333,7 @@ class DirectoryWatch:
         await asyncio.to_thread(self._files.add_changes, kept, news)
         self._hold(followed)
         self._note_newcomers(news.changed, known)
-        self.left_out -= {entry.object_guid for entry in news.changed}
-        self.left_out |= {entry.object_guid for entry in removed if entry.reason == OUT_OF_SCOPE}
+        self._view.note_changes(news.changed, removed)
         logger.info("changes in %s: %d computers, %d gone", domain.name, len(changed), len(removed))
 
     async def _locate(
