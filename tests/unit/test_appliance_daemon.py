@@ -27,6 +27,7 @@ from runners.appliance.daemon import Daemon, happens, run_appliance
 from runners.appliance.settings import ApplianceSettings
 from runners.appliance.state import only_one
 from runners.appliance.wiring import EnrolmentMovedError, open_tools
+from tests.unit.appliance_lab import until
 
 
 class ScriptedCentral:
@@ -109,14 +110,6 @@ async def running(daemon: Daemon) -> AsyncIterator[asyncio.Task[None]]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-async def until(condition: Callable[[], object], longest_s: float = 10.0) -> None:
-    async with asyncio.timeout(longest_s):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.02)
 
 
 class Exploding:

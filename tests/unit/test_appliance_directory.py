@@ -15,6 +15,7 @@ from msp_sdk.testing.wsman import WsmanHost
 from runners.appliance.daemon import Daemon
 from runners.appliance.survey import Survey
 from runners.appliance.wiring import Tools
+from tests.unit.appliance_lab import turn
 
 LATE = "LATE-01"
 
@@ -30,17 +31,6 @@ def everywhere(lab: Any, write: Callable[[Any], None]) -> None:
 
 def entry(lab: Any, os_name: str | None, **more: Any) -> Any:
     return make_computer_entry(LATE, os_name, domain=lab.estate.spec.domain, ou="OU=Servers", **more)
-
-
-async def turn(lab: Any, tools: Tools, survey: Survey, after_s: float = 60) -> None:
-    """A check-in, a pass, and what waits is sent."""
-    lab.time.at_s += after_s
-    await lab.beat(tools)
-    await survey.domains.discover()
-    await survey.directory.enumerate()
-    await survey.directory.follow()
-    await survey.merge_targets()
-    await tools.checkin.flush()
 
 
 async def listed(lab: Any) -> dict[str, str | None]:

@@ -20,17 +20,8 @@ from msp_sdk.testing.dns import DnsServer, DnsZone
 from runners.appliance.domain_watch import missing_in
 from runners.appliance.survey import Survey
 from runners.appliance.wiring import Tools
+from tests.unit.appliance_lab import binds, look
 from tests.unit.discovery_lab import QUICK
-
-
-def binds(lab: Any) -> list[str]:
-    return [outcome for where, outcome in lab.estate.credential.attempts]
-
-
-async def look(survey: Survey) -> None:
-    await survey.domains.discover()
-    await survey.directory.enumerate()
-    await survey.merge_targets()
 
 
 def test_domain_that_appears_after_its_credential_is_read_then(open_lab: Callable[..., Any]) -> None:

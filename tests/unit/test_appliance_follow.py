@@ -18,16 +18,9 @@ from msp_sdk.testing.dns import DnsServer, DnsZone
 from runners.appliance.cycle import Cycle
 from runners.appliance.daemon import Daemon
 from runners.appliance.kept_connection import KeptConnections
+from tests.unit.appliance_lab import until
 
 DOMAIN = "northvalley.test"
-
-
-async def until(condition: Callable[[], object], longest_s: float = 15.0) -> None:
-    async with asyncio.timeout(longest_s):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.02)
 
 
 def test_changes_are_asked_once_after_each_check_in_over_one_connection(scripted: Any) -> None:

@@ -19,14 +19,7 @@ from msp_sdk.provisioning import load_config, save_config
 from msp_sdk.secret import Secret
 from runners.appliance.claiming import claim
 from runners.appliance.daemon import run_appliance
-
-
-async def until(condition: Callable[[], object], longest_s: float = 10.0) -> None:
-    async with asyncio.timeout(longest_s):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.02)
+from tests.unit.appliance_lab import until
 
 
 async def seen(lab: Any, site_id: str) -> None:

@@ -16,19 +16,9 @@ from msp_sdk.network.resolver import render_server
 from msp_sdk.testing.directory_data import make_entry
 from msp_sdk.testing.dns import DnsServer, DnsZone
 from runners.appliance.survey import Survey
-from runners.appliance.wiring import Tools
+from tests.unit.appliance_lab import turn
 
 DOMAIN = "northvalley.test"
-
-
-async def turn(lab: Any, tools: Tools, survey: Survey, after_s: float = 60) -> None:
-    lab.time.at_s += after_s
-    await lab.beat(tools)
-    await survey.domains.discover()
-    await survey.directory.enumerate()
-    await survey.directory.follow()
-    await survey.merge_targets()
-    await tools.checkin.flush()
 
 
 def skipped(survey: Survey) -> dict[str, str]:

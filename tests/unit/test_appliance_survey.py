@@ -19,20 +19,11 @@ from msp_sdk.secret import Secret
 from msp_sdk.testing.dns import DnsServer, DnsZone
 from runners.appliance.survey import Survey
 from runners.appliance.wiring import Tools
-
-
-def binds(lab: Any) -> list[str]:
-    return [outcome for where, outcome in lab.estate.credential.attempts]
+from tests.unit.appliance_lab import binds, look
 
 
 def waiting_reports(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_bytes()) for path in sorted((folder / "outbox").glob(f"*-{kind}.json"))]
-
-
-async def look(survey: Survey) -> None:
-    await survey.domains.discover()
-    await survey.directory.enumerate()
-    await survey.merge_targets()
 
 
 def test_domain_is_found_read_merged_and_reported(open_lab: Callable[..., Any]) -> None:
