@@ -133,8 +133,9 @@ def read_changes(
         elif not judge.scope.is_everything:
             # Whether it ever was in the scope is not known here; to remove what is not there does no harm.
             left.append(RemovedComputer(guid, "out-of-scope"))
-    if left or news.names_units:
-        # A container that was renamed looks as if all of its computers had left the scope, or had come into it.
+    if news.changed or news.names_units:
+        # A container that was renamed looks as if all of its computers had left the scope, or had come into it. A
+        # plain one is not watched: that its computers lie elsewhere shows when one of them changes.
         check_containers(session, base_dn, judge.scope, optional_ous)
     return EnumerationChanges(
         domain_name=judge.domain_name,

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Self
 import attrs
 from attrs import field, frozen
 
+from msp_sdk.directory.entry import ou_path
 from msp_sdk.directory.session import DirectoryOptions, DirectorySession, SkippedDoor
 from msp_sdk.enumeration.changes import read_changes
 from msp_sdk.enumeration.classify import ClassifyRules, ServiceAccount, Unidentified
@@ -31,7 +32,7 @@ from msp_sdk.enumeration.connecting import Connector, ControllerFailure, default
 from msp_sdk.enumeration.domains import KnownDomain, read_forest_domains, read_trusted_domains
 from msp_sdk.enumeration.locality import AdSubnet, read_ad_subnets
 from msp_sdk.enumeration.reading import FullReading, Judge, with_laps
-from msp_sdk.enumeration.scope import Members, check_containers, normalise_scope, read_members
+from msp_sdk.enumeration.scope import Members, check_containers, check_places, normalise_scope, read_members
 from msp_sdk.errors import (
     DirectoryError,
     DiscoveryError,
@@ -222,7 +223,8 @@ class ADEnumerator:
             BindRejectedError: No controller shows a certificate that is verified or listed; nothing was sent.
             PartialResultError: The last controller stopped half-way; ``received`` holds what it sent.
             DirectoryError: No controller could be asked.
-            ConfigError: ``scope-not-found``: the scope names a container or a group that does not exist.
+            ConfigError: ``scope-not-found``: the scope names a container or a group that does not exist, or one that
+                was renamed meanwhile; where a controller was read by WinRM, a container in which nothing lies.
         """
         try:
             return await self._connector.at_any(self._enumerate_at)
@@ -244,6 +246,8 @@ class ADEnumerator:
         except PartialResultError as error:
             received = [found for entry in error.received if (found := reading.take(entry))]
             raise PartialResultError(error.detail, received=(*computers, *received)) from error.__cause__
+        # One that was renamed meanwhile let nobody in any more, or everybody; no change will ever tell of that.
+        await self._check_containers(session)
         return Enumeration(
             domain_name=self.domain.name,
             computers=await run(with_laps, session, base_dn, computers, some=False),
@@ -280,7 +284,7 @@ class ADEnumerator:
 
         Raises:
             PartialResultError: It broke after a part, which has been given out already.
-            ConfigError: As :meth:`enumerate`.
+            ConfigError: As :meth:`enumerate`; at the end where a container was renamed meanwhile.
             LogonRejectedError, LogonNotAllowedError, BindRejectedError, DirectoryError: As :meth:`enumerate`.
         """
         session = await self._connector.ready()
@@ -289,17 +293,20 @@ class ADEnumerator:
             while (batch := await self._connector.run(next, pages, None)) is not None:
                 for computer in batch.computers:
                     yield computer
+            await self._check_containers(session)
         finally:
             # Left early, it tells the controller so: in the session's own thread, and not with the garbage.
             with contextlib.suppress(StateError):
                 await self._connector.run(pages.close)
 
-    async def _judge(self, session: DirectorySession | None) -> Judge:
-        run, base_dn = self._connector.run, self._connector.base_dn
-        if session is None:
-            return self._make_judge(self._scope, Members())
-        scope = await run(check_containers, session, base_dn, self._scope, self._options.optional_ous)
-        return self._make_judge(scope, await run(read_members, session, base_dn, scope.groups))
+    async def _judge(self, session: DirectorySession) -> Judge:
+        scope = await self._check_containers(session)
+        members = await self._connector.run(read_members, session, self._connector.base_dn, scope.groups)
+        return self._make_judge(scope, members)
+
+    async def _check_containers(self, session: DirectorySession) -> EnumerationScope:
+        optional = self._options.optional_ous
+        return await self._connector.run(check_containers, session, self._connector.base_dn, self._scope, optional)
 
     def _make_judge(self, scope: EnumerationScope, members: Members) -> Judge:
         return Judge(self.domain.name, self._options.clock(), self._options.rules, scope, members)
@@ -335,7 +342,10 @@ class ADEnumerator:
                 failure = error
                 self.failures.append(ControllerFailure(controller.fqdn, error.code, error.detail, "winrm"))
                 continue
-            judge = await self._judge(None)
+            # Groups were ruled out above.
+            places = (ou_path(entry.dn) for entry in entries)
+            scope = check_places(self._scope, places, self._options.optional_ous)
+            judge = self._make_judge(scope, Members())
             found = [judge.judge(entry) for entry in entries]
             return Enumeration(
                 domain_name=self.domain.name,
@@ -344,7 +354,7 @@ class ADEnumerator:
                 source=f"{controller.fqdn} winrm",
                 service_accounts_count=sum(isinstance(entry, ServiceAccount) for entry in found),
                 unreadable_count=sum(isinstance(entry, Unidentified) for entry in found),
-                scope=self._scope,
+                scope=scope,
             )
         detail = "" if failure is None else f": {failure.detail}"
         raise _untried(closed, f"WinRM on the controllers did not help{detail}") from failure

@@ -133,7 +133,7 @@ def read_ad_subnets(
         ad_sites: Sites that must be there, any case.
 
     Raises:
-        ConfigError: The forest has no such site.
+        ConfigError: ``scope-not-found``: the forest has no such site.
         DirectoryError: As :meth:`DirectorySession.pages`.
     """
     base = f"CN=Sites,{configuration_dn}"
@@ -142,7 +142,9 @@ def read_ad_subnets(
     for name in ad_sites:
         if name.casefold() not in folded:
             raise ConfigError(
-                f"the directory knows no AD site {name!r}.", remedy=f"Its sites are: {', '.join(sorted(known))}."
+                f"the directory knows no AD site {name!r}.",
+                code="scope-not-found",
+                remedy=f"Its sites are: {', '.join(sorted(known))}.",
             )
     pages = session.pages(f"CN=Subnets,{base}", "(objectClass=subnet)", ("cn", "siteObject"))
     return tuple(

@@ -6,7 +6,7 @@ to resolve: members of members count, so it is asked with the rule that follows 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import attrs
 from attrs import frozen
@@ -95,11 +95,48 @@ def check_containers(
             found[names] = parent_dn and _child(session, parent_dn, names[-1])
         return found[names]
 
-    optional = {fold_path(path) for path in optional_ous}
     missing = [path for path in (*scope.ous, *scope.excluded_ous) if look_up(path_names(path)) is None]
-    for path in missing:
-        if path in scope.ous or fold_path(path) not in optional:
-            raise _not_found(f"the directory knows no container {path!r}.", "Give its path, or its whole DN.")
+    for path in _not_optional(missing, scope, optional_ous):
+        raise _not_found(f"the directory knows no container {path!r}.", "Give its path, or its whole DN.")
+    return _without(missing, scope)
+
+
+def check_places(
+    scope: EnumerationScope, places: Iterable[str], optional_ous: Collection[str] = ()
+) -> EnumerationScope:
+    """As :func:`check_containers`, where nobody can look one up: one in which nothing lies may be misspelt.
+
+    Args:
+        scope: Normalised.
+        places: The containers, as paths, of all that was read of the domain.
+        optional_ous: As :func:`check_containers`.
+
+    Returns:
+        The scope without those of them in which nothing lies.
+
+    Raises:
+        ConfigError: ``scope-not-found``: nothing lies in a container.
+    """
+    known = set(places)
+    missing = [
+        path
+        for path in (*scope.ous, *scope.excluded_ous)
+        if not any(map(EnumerationScope(ous=(path,)).covers_place, known))
+    ]
+    for path in _not_optional(missing, scope, optional_ous):
+        raise _not_found(
+            f"no computer lies in the container {path!r}: it may be misspelt.",
+            "Correct it, take it out, or open LDAP (TCP 389 or 636), by which an empty one is seen.",
+        )
+    return _without(missing, scope)
+
+
+def _not_optional(missing: Iterable[str], scope: EnumerationScope, optional_ous: Iterable[str]) -> list[str]:
+    optional = {fold_path(path) for path in optional_ous}
+    return [path for path in missing if path in scope.ous or fold_path(path) not in optional]
+
+
+def _without(missing: Collection[str], scope: EnumerationScope) -> EnumerationScope:
     return attrs.evolve(scope, excluded_ous=tuple(path for path in scope.excluded_ous if path not in missing))
 
 

@@ -30,8 +30,8 @@ def is_local_name(username: str) -> bool:
 def account_of(username: str, domain_name: str | None, netbios_name: str | None = None) -> str:
     r"""One name for all spellings of one account, so that none of them gets a logon of its own.
 
-    ``CORP\svc``, ``svc@corp.example``, ``corp.example\svc`` and ``svc`` are ``svc`` in the domain corp.example. What
-    may be an account of the domain, since its NetBIOS name is not known, counts as one.
+    ``CORP\svc``, ``svc@CORP``, ``svc@corp.example``, ``corp.example\svc`` and ``svc`` are ``svc`` in the domain
+    corp.example. What may be an account of the domain, since its NetBIOS name is not known, counts as one.
 
     Args:
         username: As typed.
@@ -44,11 +44,12 @@ def account_of(username: str, domain_name: str | None, netbios_name: str | None 
     folded = username.casefold()
     ours = {name.casefold() for name in (domain_name, netbios_name) if name}
     before, backslash, user = folded.partition("\\")
-    if backslash:
-        may_be_ours = netbios_name is None and domain_name is not None and before not in ("", ".") and "." not in before
-        return user if before in ours or may_be_ours else folded
-    user, at, suffix = folded.rpartition("@")
-    return user if at and without_final_dot(suffix) in ours else folded
+    if not backslash:
+        user, _, suffix = folded.rpartition("@")
+        before = without_final_dot(suffix) if user else ""
+    # A short name has no dot.
+    may_be_ours = netbios_name is None and domain_name is not None and before != "" and "." not in before
+    return user if before in ours or may_be_ours else folded
 
 
 @frozen
@@ -128,14 +129,26 @@ class Credential:
         return account_of(self.username, self.domain_name, self.netbios_name)
 
     def is_same_logon(self, other: Credential) -> bool:
-        """Whether both are one account with one password, so that a refusal of one is one of both. It opens both."""
-        return self.account == other.account and self.open() == other.open()
+        """Whether both are one account with one password, so that a refusal of one is one of both.
+
+        Accounts of two domains, or of two hosts, are two. Where the account is one, both secrets are opened.
+        """
+        return self._place == other._place and self.account == other.account and self.open() == other.open()
+
+    @property
+    def _place(self) -> tuple[str, str]:
+        return (self.domain_name or "").casefold(), (self.host or "").casefold()
 
     @property
     def ledger_key(self) -> str:
-        """Under what name the logon ledger counts strikes; holds nothing of the secret."""
+        """Under what name the logon ledger counts strikes; holds nothing of the secret.
+
+        That of a typed credential does not depend on the NetBIOS name, which is known one time and not the next: what
+        may be an account of the domain without it counts as one.
+        """
         if self.id == "typed":
-            return f"typed:{(self.domain_name or self.host or '').casefold()}:{self.account}"
+            account = account_of(self.username, self.domain_name)
+            return f"typed:{(self.domain_name or self.host or '').casefold()}:{account}"
         return f"{self.id}:{self.version}"
 
     @classmethod

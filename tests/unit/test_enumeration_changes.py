@@ -15,7 +15,7 @@ from msp_sdk.directory.session import DirectoryOptions
 from msp_sdk.directory.sync import SyncCursor, render_cursor
 from msp_sdk.enumeration import ADEnumerator, EnumerationOptions
 from msp_sdk.errors import ConfigError, DirectoryError
-from msp_sdk.models.computer import EnumerationScope, apply_changes
+from msp_sdk.models.computer import EnumerationChanges, EnumerationScope, apply_changes
 from msp_sdk.models.credential import Credential, TrustedCertificate
 from msp_sdk.models.domain import Domain, DomainController
 from msp_sdk.network.logons import LogonLedger
@@ -241,6 +241,105 @@ async def test_a_unit_of_the_scope_that_is_renamed_is_said_and_moves_nobody_in_o
             it.spec.move(f"OU=Racks,{BASE}", BASE, name="Servers")
             changes = await enumerator.changes(since=kept.cursor or "")
             assert set(apply_changes(kept, changes).computers) == set(kept.computers)
+
+
+@pytest.mark.parametrize("refuse_dirsync", [False, True], ids=["dirsync", "usn"])
+@pytest.mark.parametrize("scope", [EnumerationScope(ous=("Servers",)), EnumerationScope(excluded_ous=("Servers",))])
+async def test_a_unit_of_the_scope_that_is_renamed_while_all_is_read_is_said(site, scope, refuse_dirsync):
+    # Lesson 24. The cursor holds the rename already: no change would tell of it.
+    async with site() as it:
+        it.spec.put(make_unit("Servers"))
+        first = it.servers[0]
+        first.faults.refuse_dirsync = refuse_dirsync
+
+        def rename(message: bytes) -> bytes:
+            if b"sAMAccountName" in message:
+                first.faults.garble = None
+                it.spec.move(f"OU=Servers,{BASE}", BASE, name="Racks")
+            return message
+
+        async with it.enumerator(first, scope=scope) as enumerator:
+            first.faults.garble = rename
+            with pytest.raises(ConfigError) as caught:
+                await enumerator.enumerate()
+            assert first.faults.garble is None
+            assert caught.value.code == "scope-not-found"
+            it.spec.move(f"OU=Racks,{BASE}", BASE, name="Servers")
+            first.faults.garble = rename
+            with pytest.raises(ConfigError):
+                _ = [computer async for computer in enumerator.stream()]
+            assert first.faults.garble is None
+
+
+@pytest.mark.parametrize("refuse_dirsync", [False, True], ids=["dirsync", "usn"])
+async def test_a_plain_container_that_is_renamed_is_said_when_a_computer_of_it_changes(site, refuse_dirsync):
+    # Nothing names such a container: its computers would come in, and the changes be called complete.
+    async with site() as it:
+        it.spec.put(make_entry(f"CN=Kiosks,{BASE}", {"objectClass": ("top", "container"), "name": "Kiosks"}))
+        it.spec.put(make_computer_entry("TILL1", "Windows 11 Pro", domain=DOMAIN, ou="CN=Kiosks"))
+        it.servers[0].faults.refuse_dirsync = refuse_dirsync
+        scope = EnumerationScope(excluded_ous=("Kiosks",))
+        async with it.enumerator(it.servers[0], scope=scope) as enumerator:
+            kept = await enumerator.enumerate()
+            it.spec.move(f"CN=Kiosks,{BASE}", BASE, name="Stands")
+            it.spec.change(it.dn("TILL1"), {"operatingSystem": "Windows 10 Pro"})
+            with pytest.raises(ConfigError) as caught:
+                await enumerator.changes(since=kept.cursor or "")
+        assert caught.value.code == "scope-not-found"
+
+
+async def meanwhile(it: Site, happens: Callable[[], object]) -> EnumerationChanges:
+    """Changes after a unit was renamed, when something happens between their telling it and the look into it."""
+    first = it.servers[0]
+    for name in ("Empty", "Servers"):
+        it.spec.put(make_unit(name))
+    async with it.enumerator(first) as enumerator:
+        kept = await enumerator.enumerate()
+        it.spec.move(f"OU=Empty,{BASE}", BASE, name="Bare")
+        it.spec.move(f"OU=Servers,{BASE}", BASE, name="Racks")
+
+        def act(message: bytes) -> bytes:
+            if b"OU=Racks" in message:
+                first.faults.garble = None
+                happens()
+            return message
+
+        first.faults.garble = act
+        changes = await enumerator.changes(since=kept.cursor or "")
+    assert first.faults.garble is None
+    return changes
+
+
+@pytest.mark.parametrize("refuse_dirsync", [False, True], ids=["dirsync", "usn"])
+async def test_a_renamed_unit_that_is_gone_before_it_is_looked_into_keeps_back_nothing_else(site, refuse_dirsync):
+    async with site() as it:
+        faults = it.servers[0].faults
+        faults.refuse_dirsync = refuse_dirsync
+
+        def answered(message: bytes) -> bytes:
+            if b"it is gone" in message:
+                faults.search_answer = faults.garble = None
+            return message
+
+        def lose() -> None:
+            faults.search_answer, faults.garble = (32, "it is gone"), answered
+
+        changes = await meanwhile(it, lose)
+        assert [(computer.hostname, computer.ou_path) for computer in changes.changed] == [("srv1", "Racks")]
+
+
+@pytest.mark.parametrize("refuse_dirsync", [False, True], ids=["dirsync", "usn"])
+async def test_a_renamed_unit_that_cannot_be_looked_into_is_an_error_and_not_an_empty_one(site, refuse_dirsync):
+    # Lesson 24: its computers would stay where they are no more, and the cursor be past it.
+    async with site() as it:
+        faults = it.servers[0].faults
+        faults.refuse_dirsync = refuse_dirsync
+
+        def refuse() -> None:
+            faults.search_answer = (11, "enough for today")
+
+        with pytest.raises(DirectoryError, match="enough"):
+            await meanwhile(it, refuse)
 
 
 async def test_a_count_of_one_controller_is_lost_at_another(site):

@@ -186,8 +186,9 @@ async def test_the_networks_of_ad_sites_are_read_and_a_site_that_does_not_exist_
             ("10.1.0.0/16", "Oslo"),
             ("10.1.2.0/24", "Bergen"),
         }
-        with pytest.raises(ConfigError, match="no AD site 'Olso'"):
+        with pytest.raises(ConfigError, match="no AD site 'Olso'") as caught:
             await it.ad_subnets(["Olso"])
+        assert caught.value.code == "scope-not-found"
 
 
 async def test_who_left_a_group_is_not_seen_so_changes_are_not_complete(enumerator):

@@ -14,7 +14,7 @@ from attrs import evolve
 from msp_sdk.directory.session import DirectoryOptions
 from msp_sdk.enumeration import ADEnumerator, EnumerationOptions
 from msp_sdk.enumeration.winrm import parse_entries
-from msp_sdk.errors import DirectoryError, LogonError, LogonNotAllowedError, LogonRejectedError, WireError
+from msp_sdk.errors import ConfigError, DirectoryError, LogonError, LogonNotAllowedError, LogonRejectedError, WireError
 from msp_sdk.models.computer import EnumerationScope
 from msp_sdk.models.credential import Credential, TrustedCertificate
 from msp_sdk.models.domain import Domain, DomainController
@@ -81,6 +81,43 @@ async def test_a_controller_reads_its_directory_for_its_administrator(lab):
     assert (enumeration.service_accounts_count, enumeration.cursor) == (1, None)
     assert [entry.hostname for entry in scoped.computers] == ["WS,1"]
     assert host.machine.violations == []
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        EnumerationScope(ous=("Clinc",)),
+        EnumerationScope(ous=("Clinic", "Clinic/Old")),
+        EnumerationScope(excluded_ous=("Clinic/A,C",)),
+    ],
+)
+async def test_a_container_in_which_nothing_lies_is_an_error_there_and_no_empty_result(lab, scope):
+    # Lesson 24: nobody can look it up.
+    host, credential = controller_host(lab), lab.domain_credential(type="domain_admin")
+    lab.prove(credential)
+    shells = lab.shells()
+    with HostsThread([host]):
+        async with enumerator(lab, host, credential, shells=shells, scope=scope) as it:
+            with pytest.raises(ConfigError) as caught:
+                await it.enumerate()
+        await shells.aclose()
+    assert caught.value.code == "scope-not-found"
+
+
+async def test_what_need_not_be_in_a_domain_is_not_named_by_its_reading_there_either(lab):
+    host, credential = controller_host(lab), lab.domain_credential(type="domain_admin")
+    lab.prove(credential)
+    shells = lab.shells()
+    # A container that holds no computer but a service account is there.
+    scope = EnumerationScope(excluded_ous=("Imaging", "clinic", "Managed Service Accounts"))
+    with HostsThread([host]):
+        async with enumerator(
+            lab, host, credential, shells=shells, scope=scope, optional_ous=("imaging", "Clinic")
+        ) as it:
+            enumeration = await it.enumerate()
+        await shells.aclose()
+    assert enumeration.scope.excluded_ous == ("clinic", "Managed Service Accounts")
+    assert [entry.hostname for entry in enumeration.computers] == ["dc1", "srv1"]
 
 
 async def test_a_controller_that_sends_no_computer_was_let_read_nothing(lab):

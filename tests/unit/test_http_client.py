@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from msp_sdk.errors import (
     WireError,
 )
 from msp_sdk.secret import Secret
+from msp_sdk.testing.certificates import EstateCA
 from msp_sdk.wire.http import CentralHttp, HttpOptions, check_central_url
 from msp_sdk.wire.problems import render_problem
 from msp_sdk.wire.routes import CHECKIN, SITE_CREATE, SITE_GET, SITE_LIST, SITE_STATUS
@@ -99,10 +101,10 @@ BROKEN = reply(500, render_problem("internal", "Oh."))
 
 
 @asynccontextmanager
-async def peer(*answers: bytes | str) -> AsyncIterator[Peer]:
+async def peer(*answers: bytes | str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
     played = Peer(list(answers))
-    server = await asyncio.start_server(played.serve, "127.0.0.1", 0)
-    played.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(played.serve, "127.0.0.1", 0, ssl=tls)
+    played.url = f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield played
     finally:
@@ -378,6 +380,37 @@ def test_a_ca_file_that_cannot_be_read_is_a_clear_error():
 
     with pytest.raises(ConfigError):
         asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("trusted", "address", "taken"),
+    [
+        ("Central's CA", "127.0.0.1", True),
+        ("Central's CA", "127.0.0.2", False),
+        ("another CA", "127.0.0.1", False),
+        (None, "127.0.0.1", False),
+    ],
+)
+def test_only_a_central_with_a_certificate_that_holds_is_told_anything(tmp_path, trusted, address, taken):
+    ours = EstateCA.make("Central's CA")
+    certificate = ours.issue([], [address])
+    (tmp_path / "ca.pem").write_bytes((ours if trusted == "Central's CA" else EstateCA.make("another CA")).pem)
+    options = HttpOptions(
+        connect_timeout_s=5.0, attempts=1, ca_file=None if trusted is None else str(tmp_path / "ca.pem")
+    )
+
+    async def run() -> tuple[object, list[Asked]]:
+        async with (
+            peer(OK, tls=certificate.server_context()) as played,
+            CentralHttp(played.url, key=lambda: Secret("ak_s_SECRET"), options=options) as http,
+        ):
+            try:
+                return await read(http), played.asked
+            except TransportError as error:
+                return error.code, played.asked
+
+    got, asked = asyncio.run(run())
+    assert (got, len(asked)) == ((Greeting("hello"), 1) if taken else ("central-unreachable", 0))
 
 
 def test_a_closed_client_opens_again_at_the_next_call():

@@ -28,7 +28,8 @@ def ledger(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spelling", ["svc", "SVC@corp.example", "svc@CORP.EXAMPLE.", r"CORP\svc", r"corp\Svc", r"corp.example\svc"]
+    "spelling",
+    ["svc", "SVC@corp.example", "svc@CORP.EXAMPLE.", "svc@Corp", r"CORP\svc", r"corp\Svc", r"corp.example\svc"],
 )
 @pytest.mark.parametrize("netbios_name", [None, "CORP"])
 def test_every_spelling_of_a_typed_account_is_one_account(ledger, spelling, netbios_name):
@@ -39,7 +40,45 @@ def test_every_spelling_of_a_typed_account_is_one_account(ledger, spelling, netb
         pytest.fail("the attempt was allowed")
 
 
-@pytest.mark.parametrize("other", ["svc@clinic.com", r"OTHER\svc", r".\svc", "svc2"])
+@pytest.mark.parametrize("spelling", [r"OTHER\svc", "svc@other", "svc@clinic.com", r"CORP\svc", "svc"])
+@pytest.mark.parametrize("names", [(None, "CORP"), ("CORP", None)])
+def test_a_typed_account_is_the_same_one_whether_the_short_name_is_known_this_time_or_not(ledger, spelling, names):
+    # It comes from a ping by UDP, which is answered one time and not the next.
+    first, again = (typed(spelling, netbios_name=name) for name in names)
+    with ledger.attempt(first, place="controller", host="dc1") as attempt:
+        attempt.refused("wrong-password")
+    with pytest.raises(LogonNotAllowedError), ledger.attempt(again, place="controller", host="dc1"):
+        pytest.fail("the attempt was allowed")
+
+
+@pytest.mark.parametrize("other", [r".\svc", "svc2", "svc@clinic.com", r"clinic.com\svc"])
+def test_a_typed_account_that_cannot_be_the_same_has_a_logon_of_its_own(other):
+    assert typed(other).ledger_key != typed("svc").ledger_key
+    assert typed("svc", domain_name="clinic.com").ledger_key != typed("svc").ledger_key
+
+
+@pytest.mark.parametrize(
+    ("more", "same"),
+    [
+        ({"domain_name": "Corp.Example."}, True),
+        ({"domain_name": "clinic.com"}, False),
+        ({"domain_name": None, "host": "srv1"}, False),
+        ({"username": r"CORP\svc", "netbios_name": "CORP"}, True),
+        ({"username": r"OTHER\svc", "netbios_name": "CORP"}, False),
+        ({"password": Secret("y")}, False),
+    ],
+)
+def test_one_logon_is_one_account_of_one_domain_with_one_password(more, same):
+    given = {"username": "svc", "password": Secret("x"), "domain_name": DOMAIN, **more}
+    assert typed("SVC").is_same_logon(Credential.typed(**given)) is same
+
+
+def test_accounts_of_one_name_on_two_hosts_are_two():
+    hosts = [typed("svc", domain_name=None, host=host) for host in ("srv1", "SRV1", "srv2")]
+    assert [hosts[0].is_same_logon(other) for other in hosts] == [True, True, False]
+
+
+@pytest.mark.parametrize("other", ["svc@clinic.com", "svc@other", r"OTHER\svc", r".\svc", "svc2"])
 def test_an_account_of_elsewhere_is_another_account(other):
     assert account_of(other, DOMAIN, "CORP") == other.casefold()
 
