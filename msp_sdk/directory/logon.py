@@ -42,7 +42,8 @@ _SAYS_LITTLE = {
     "kerberos-settings": 7,
     "kerberos-missing": 8,
 }
-# After these NTLM may follow: Kerberos did not apply. After anything else the KDC has said no.
+# After these NTLM may follow: Kerberos did not apply. After anything else a KDC has said no, or nobody knows whose the
+# account is.
 KERBEROS_DOES_NOT_APPLY = frozenset(
     {
         "kerberos-missing",
@@ -60,7 +61,8 @@ class LogonWalk:
 
     Attributes:
         cancelled: Set by whoever waits no longer; after that no door is opened and no password sent.
-        kdc_said_no: A KDC (or a controller, to its ticket) had a reason that NTLM must not go around.
+        kdc_said_no: A KDC (or a controller, to its ticket) had a reason that NTLM must not go around, or it is not
+            known which KDC to ask.
     """
 
     def __init__(self) -> None:

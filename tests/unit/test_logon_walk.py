@@ -105,9 +105,10 @@ def test_a_port_where_nobody_answers_is_tried_once_whatever_ways_in_it_has(ledge
     assert known.value.context["door"] == f"ldaps 127.0.0.1:{address[1]}"
 
 
-def test_ntlm_does_not_follow_the_no_of_another_controllers_kdc(ledger):
+@pytest.mark.parametrize("code", ["no-common-cipher", "kerberos-refused", "clock-skew", "netbios-unknown"])
+def test_ntlm_does_not_follow_the_no_of_another_controllers_kdc(ledger, code):
     walk = LogonWalk()
-    walk.learn(Door("kerberos", "127.0.0.9", 389), BindRejectedError("no.", code="no-common-cipher"))
+    walk.learn(Door("kerberos", "127.0.0.9", 389), BindRejectedError("no.", code=code))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         open_by(listener, ledger, walk, doors=("kerberos", "ntlm"))
         assert select.select([listener], [], [], 0)[0] == []
