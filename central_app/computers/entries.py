@@ -18,7 +18,7 @@ from central_app.problems import ProblemError
 from central_app.reports import LONGEST_GUID, LONGEST_ID, check_text, refused_entry
 from msp_sdk.errors import WireError
 from msp_sdk.models.checkin import RefusedEntry
-from msp_sdk.models.computer import Computer, EnumerationResults, RemovedComputer
+from msp_sdk.models.computer import Computer, EnumerationReport, EnumerationResults, RemovedComputer
 from msp_sdk.wire.converter import structure, unstructure
 from msp_sdk.wire.ndjson import ARRAYS
 
@@ -74,13 +74,13 @@ def read_head(data: Mapping[str, Any]) -> ReportHead:
     results = data.get("results")
     if not isinstance(results, Mapping):
         raise WireError("a report holds results.", path="results")
-    said = structure({**results, **dict.fromkeys(ARRAYS, ())}, EnumerationResults)
-    check_plain(unstructure(said))
-    report_id = data.get("report_id")
-    if not isinstance(report_id, str):
-        raise WireError("a report has an id.", path="report_id")
+    # The whole, so that an error says where it stands in the report.
+    whole = structure({**data, "results": {**results, **dict.fromkeys(ARRAYS, ())}}, EnumerationReport)
+    check_plain(unstructure(whole))
+    said = whole.results
+    assert said is not None  # noqa: S101 (for the type checker)
     return ReportHead(
-        report_id=check_text(report_id, "report_id", LONGEST_ID),
+        report_id=check_text(whole.report_id, "report_id", LONGEST_ID),
         results=said,
         scope=scope_of_report(data),
         domain_name=check_text(said.domain_name, "results.domain_name").casefold(),
@@ -97,7 +97,8 @@ def entries_of_document(data: Mapping[str, Any]) -> Iterator[Entry]:
     for name in ARRAYS:
         listed = results.get(name, [])
         if not isinstance(listed, list):
-            raise WireError("the message does not fit.", path=f"results.{name}", errors=((name, "is not a list"),))
+            path = f"results.{name}"
+            raise WireError("the message does not fit.", path=path, errors=((path, "is not a list"),))
         for number, entry in enumerate(listed):
             yield f"results.{name}[{number}]", {REMOVED: entry} if name == REMOVED else entry
 

@@ -111,7 +111,7 @@ async def _take_results(
         values: dict[str, Any] = {"cursor_sha256": _digest(results.cursor)}
         if results.kind == "full":
             scope = head.scope
-            if await store.has_scope(tx, reporter.site_id, results.site_scope):
+            if scope.is_clear and await store.has_scope(tx, reporter.site_id, results.site_scope):
                 # Whatever it left out: what it does not hold is gone, or is out of the site's scope.
                 scope = ReportScope()
             # Of whom an entry spoke that does not even name its computer, here or in the directory itself, nobody

@@ -6,7 +6,6 @@ goes to nobody. An appliance that registered a sealing key never gets a password
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +14,9 @@ from attrs import evolve, frozen
 from sqlalchemy import delete, insert, select, update
 
 from central_app.audit.service import record
-from central_app.credentials.service import certificates_of, open_secret
+from central_app.credentials.envelopes import open_secret
+from central_app.credentials.service import certificates_of
+from central_app.credentials.twins import open_twins
 from central_app.database.connection import Reader, Row, Transaction
 from central_app.database.tables import (
     appliances,
@@ -28,10 +29,8 @@ from central_app.database.tables import (
 from central_app.events import emit
 from central_app.state import Central
 from central_app.wishes import raise_credentials_version
-from msp_sdk.errors import StateError
 from msp_sdk.models.checkin import DomainCredential, SiteCredential, WindowsTarget
-from msp_sdk.models.credential import DOMAIN_TYPES, CredentialState, SealedSecret, account_of
-from msp_sdk.models.domain import without_final_dot
+from msp_sdk.models.credential import DOMAIN_TYPES, CredentialState, SealedSecret
 from msp_sdk.secret import Secret
 from msp_sdk.security.sealing import SUITE, VERSION, SealContext, key_id, seal
 
@@ -39,8 +38,6 @@ from msp_sdk.security.sealing import SUITE, VERSION, SealContext, key_id, seal
 LEASE_INTERVALS = 10
 LEASE_LEAST = timedelta(minutes=2)
 MOST_STATES = 500
-
-log = logging.getLogger("central.credentials")
 
 
 @frozen
@@ -92,7 +89,7 @@ async def take_states(
         if await _note_state(tx, site_id, appliance_id, said):
             await _change_state(tx, row, said, now)
             if said.state == "refused":
-                for twin in await _open_twins(central, tx, row, appliance_id, address):
+                for twin in await open_twins(central, tx, row, f"appliance {appliance_id}", address):
                     # It is the same logon, and has been refused (lesson 32).
                     await _change_state(tx, twin, evolve(said, id=twin["id"], version=twin["version"]), now)
 
@@ -140,51 +137,6 @@ async def _change_state(tx: Transaction, row: Row, said: CredentialState, now: d
 def _tells_more(known: str, said: CredentialState) -> bool:
     """Whether an appliance says what keeps an account out although its password is right, or that nothing does."""
     return known != "refused" and (said.state == known or (said.state == "unproven" and said.code is not None))
-
-
-async def _open_twins(central: Central, tx: Transaction, row: Row, appliance_id: str, address: str) -> tuple[Row, ...]:
-    """The same account with the same password, stored under another id too; that they were opened is in the audit."""
-    if row["type"] not in DOMAIN_TYPES:
-        return ()
-    others = await tx.fetch_all(
-        select(credentials).where(
-            credentials.c.site_id == row["site_id"],
-            credentials.c.id != row["id"],
-            credentials.c.type.in_(DOMAIN_TYPES),
-            credentials.c.state != "refused",
-        )
-    )
-    alike = [other for other in others if _account_of(other) == _account_of(row)]
-    site = await tx.fetch_one(select(sites.c.partner_id).where(sites.c.site_id == row["site_id"]))
-    if not alike or site is None:
-        return ()
-    await record(
-        tx,
-        partner_id=site["partner_id"],
-        actor=f"appliance {appliance_id}",
-        action="credentials-compared",
-        now=central.now(),
-        site_id=row["site_id"],
-        address=address,
-        detail={"credentials": {each["id"]: each["version"] for each in (row, *alike)}},
-    )
-    refused = _try_open(central, row)
-    return tuple(other for other in alike if refused is not None and _try_open(central, other) == refused)
-
-
-def _try_open(central: Central, row: Row) -> Secret | None:
-    """None when it does not open: then nobody can log on with it either, and the refusal is still kept."""
-    try:
-        return open_secret(central, row)
-    except StateError:
-        log.exception("the credential %s of site %s does not open", row["id"], row["site_id"])
-        return None
-
-
-def _account_of(row: Row) -> tuple[str, str]:
-    domain_name = without_final_dot(row["domain_name"] or "").casefold()
-    # The short name is what somebody typed, so it parts no two accounts: a strike too many is worse than a retry.
-    return domain_name, account_of(row["username"], domain_name)
 
 
 async def _lease_of(reader: Reader, site_id: str, credential_id: str) -> Row | None:

@@ -11,13 +11,14 @@ from sqlalchemy import delete, insert, select, update
 from central_app.audit.service import record_by
 from central_app.auth import Caller, new_id
 from central_app.bodies import check_text
+from central_app.credentials.envelopes import bound_to
+from central_app.credentials.twins import refused_twin
 from central_app.database.connection import Reader, Row, Transaction
 from central_app.database.tables import credential_leases, credential_states, credentials, sealed_credentials
 from central_app.events import emit
 from central_app.partners.site_service import check_pem
 from central_app.problems import invalid, not_found
 from central_app.state import Central
-from central_app.vault import Envelope
 from central_app.wishes import raise_credentials_version, wish
 from msp_sdk.models.credential import (
     DOMAIN_TYPES,
@@ -27,7 +28,6 @@ from msp_sdk.models.credential import (
     is_local_name,
 )
 from msp_sdk.models.generation import WORK
-from msp_sdk.secret import Secret
 from msp_sdk.wire.converter import structure, unstructure
 
 LONGEST_NAME = 255
@@ -36,11 +36,6 @@ MOST_CERTIFICATES = 100
 HIGHEST_PORT = 65535
 _HEX = frozenset("0123456789abcdef")
 _SHA256_DIGITS = 64
-
-
-def bound_to(site_id: str, credential_id: str) -> str:
-    """What a stored secret is bound to."""
-    return f"credential:{site_id}:{credential_id}"
 
 
 def check_credential(new: NewCredential) -> None:
@@ -135,7 +130,13 @@ def _columns(central: Central, site_id: str, credential_id: str, new: NewCredent
 
 
 async def create_credential(central: Central, caller: Caller, site_id: str, new: NewCredential) -> StoredCredential:
-    """Store a credential; one for a domain wishes an enumeration and a scan of every appliance of the site."""
+    """Store a credential; one for a domain wishes an enumeration and a scan of every appliance of the site.
+
+    The same logon that stands refused under another id is stored as refused.
+
+    Raises:
+        ProblemError: ``invalid``.
+    """
     check_credential(new)
     now = central.now()
     credential_id = new_id("credential")
@@ -148,6 +149,7 @@ async def create_credential(central: Central, caller: Caller, site_id: str, new:
         "updated_at": now,
     }
     async with central.db.transaction() as tx:
+        values |= await _refusal(central, tx, caller, values, new, now)
         await tx.execute(insert(credentials).values(**values))
         await _changed(tx, caller, values, "credential-created", now)
     return stored_of(values)
@@ -181,6 +183,8 @@ async def rotate_credential(
 ) -> StoredCredential:
     """Change a credential; what ``changes`` does not name stays, but the password is always typed anew.
 
+    The same logon that stands refused under another id is stored as refused.
+
     Raises:
         ProblemError, WireError: ``not-found``, ``invalid``.
     """
@@ -191,6 +195,7 @@ async def rotate_credential(
         new = structure({**{name: row[name] for name in names}, **changes}, NewCredential)
         check_credential(new)
         values = {**_columns(central, site_id, credential_id, new), "version": row["version"] + 1, "updated_at": now}
+        values |= await _refusal(central, tx, caller, {**row, **values}, new, now)
         await _replace(tx, site_id, credential_id, values)
         await _changed(tx, caller, {**row, **values}, "credential-rotated", now)
     return stored_of({**row, **values})
@@ -235,6 +240,17 @@ async def delete_credential(central: Central, caller: Caller, site_id: str, cred
         await emit(tx, site_id, "credential-deleted", detail)
 
 
+async def _refusal(
+    central: Central, tx: Transaction, caller: Caller, row: Row, new: NewCredential, now: datetime
+) -> dict[str, Any]:
+    """The state of what is about to be stored, where the same logon stands refused under another id; else nothing.
+
+    Nobody gets it then: another id is no reason for another strike (lesson 32). ``retry`` is, since a person says so.
+    """
+    twin = await refused_twin(central, tx, row, new.password, caller.actor, caller.address)
+    return {} if twin is None else {"state": "refused", "state_code": twin["state_code"], "state_at": now}
+
+
 async def _replace(tx: Transaction, site_id: str, credential_id: str, values: Mapping[str, Any]) -> None:
     await tx.execute(
         update(credentials).where(credentials.c.site_id == site_id, credentials.c.id == credential_id).values(**values)
@@ -252,13 +268,6 @@ async def _changed(tx: Transaction, caller: Caller, row: Row, action: str, now: 
     detail = {"credential_id": row["id"], "version": row["version"], "type": row["type"]}
     await record_by(tx, caller, action, now, site_id, detail)
     await emit(tx, site_id, action, detail)
-
-
-def open_secret(central: Central, row: Row) -> Secret:
-    """The secret of a row, for sealing it to a device.
-
-    Raises:
-        StateError: It does not open with this vault.
-    """
-    envelope = Envelope(row["ciphertext"], row["wrapped_key"])
-    return central.vault.decrypt(envelope, bound_to(row["site_id"], row["id"]))
+    if row["state"] == "refused":
+        refusal = {"credential_id": row["id"], "version": row["version"], "code": row["state_code"] or ""}
+        await emit(tx, site_id, "credential-refused", refusal)

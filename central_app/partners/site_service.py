@@ -11,6 +11,7 @@ from typing import Any
 from cryptography import x509
 from sqlalchemy import delete, insert, select, update
 
+import central_app.database.upload_tables  # noqa: F401 (its tables are a site's too, and erased with it)
 from central_app.audit.service import record_by
 from central_app.auth import Caller, new_id
 from central_app.bodies import check_text

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -196,3 +197,13 @@ def central_unlimited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cent
     central = CentralUnderTest(tmp_path_factory.mktemp("central"), **dict.fromkeys(budgets, 10**9))
     yield central
     central.close()
+
+
+@pytest.fixture
+def site(central: CentralUnderTest) -> Iterator[SimpleNamespace]:
+    """A site with one appliance, and the two who talk to Central about it."""
+    joined = central.join()
+    with central.client(joined.key) as appliance:
+        yield SimpleNamespace(
+            central=central, joined=joined, partner=central.http, appliance=appliance, site_id=joined.site_id
+        )

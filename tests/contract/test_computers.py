@@ -2,72 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 
-NOW = "2026-01-05T10:00:00Z"
-
-
-@pytest.fixture
-def site(central: Any) -> Iterator[SimpleNamespace]:
-    """A site with one appliance, and the two who talk to Central about it."""
-    joined = central.join()
-    with central.client(joined.key) as appliance:
-        yield SimpleNamespace(
-            central=central, joined=joined, partner=central.http, appliance=appliance, site_id=joined.site_id
-        )
-
-
-def computer(name: str, role: str = "server", **more: object) -> dict[str, object]:
-    return {
-        "object_guid": f"guid-{hashlib.sha256(name.encode()).hexdigest()[:12]}",
-        "sam_account_name": f"{name}$",
-        "hostname": name,
-        "role": role,
-        "is_server": role in ("server", "domain_controller"),
-        "is_workstation": role == "workstation",
-        "is_domain_controller": role == "domain_controller",
-        **more,
-    }
-
-
-def full(report_id: str, *servers: dict[str, object], **results: object) -> dict[str, object]:
-    return {
-        "report_id": report_id,
-        "results": {
-            "kind": "full",
-            "domain_name": "corp.example",
-            "enumeration_time": NOW,
-            "source": "dc1.corp.example ldaps",
-            "servers": servers,
-            **results,
-        },
-    }
-
-
-def report(site: Any, call: str, body: object) -> httpx.Response:
-    return site.appliance.post(f"/api/appliances/{call}", json=body)
-
-
-def taken(site: Any, call: str, body: object, *, repeated: bool = False) -> None:
-    answer = report(site, call, body)
-    assert answer.status_code == 200, answer.text
-    assert answer.json() == {"status": "ok", "repeated": repeated, "refused_count": 0, "refused": []}
-
-
-def listed(site: Any, what: str) -> list[dict[str, Any]]:
-    answer = site.partner.get(f"/api/sites/{site.site_id}/{what}")
-    assert answer.status_code == 200, answer.text
-    return answer.json()["items"]
-
-
-def names(site: Any) -> list[str]:
-    return [entry["hostname"] for entry in listed(site, "computers")]
+from tests.enumeration_reports import computer, full, names, report, taken
 
 
 @pytest.mark.parametrize(
@@ -91,6 +30,31 @@ def test_a_computer_that_cannot_be_held_is_refused_alone_and_its_sender_hears_wh
     assert refused["path"] == f"results.servers[1].{place}"
     assert refused["message"]
     assert names(site) == ["SRV1", "SRV3"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place"),
+    [
+        ({"kind": "half"}, "results.kind"),
+        ({"source": "dc1\x00"}, "results.source"),
+        ({"domain_name": " "}, "results.domain_name"),
+        ({"scope": {"ous": "Clinic"}}, "results.scope.ous"),
+        ({"servers": {}}, "results.servers"),
+    ],
+)
+def test_a_report_whose_head_does_not_fit_is_refused_and_says_where_in_the_report(
+    site: Any, wrong: dict[str, object], place: str
+) -> None:
+    answer = report(site, "enumeration-results", full("e1", computer("SRV1"), **wrong))
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, place), answer.text
+    assert names(site) == []
+
+
+def test_a_report_without_an_id_is_refused(site: Any) -> None:
+    body = full("e1", computer("SRV1"))
+    del body["report_id"]
+    answer = report(site, "enumeration-results", body)
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "report_id"), answer.text
 
 
 def test_a_computer_that_was_refused_has_not_vanished(site: Any) -> None:

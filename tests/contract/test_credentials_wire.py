@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 from sqlalchemy import create_engine
 
@@ -16,29 +13,7 @@ from msp_sdk.models.event import AuditEntry
 from msp_sdk.security.device_keys import DevicePrivateKeys
 from msp_sdk.security.sealing import SealContext
 from msp_sdk.wire.converter import structure
-
-PASSWORD = "Tr0ub4dor&3 ünïcode"
-
-
-def add_domain(central, site_id, **changes):
-    body = {
-        "domain_name": "corp.example",
-        "username": "CORP\\svc-msp",
-        "password": PASSWORD,
-        "credential_type": "service_account",
-        "trusted_certificates": [{"sha256": "ab" * 32}],
-    } | changes
-    response = central.http.post(f"/api/sites/{site_id}/domain-credentials", json=body)
-    assert response.status_code == 201, response.text
-    return response.json()
-
-
-def add(central, site_id, **body):
-    response = central.http.post(
-        f"/api/sites/{site_id}/credentials", json={"username": ".\\admin", "password": PASSWORD, **body}
-    )
-    assert response.status_code == 201, response.text
-    return response.json()
+from tests.stored_credentials import PASSWORD, add, add_domain, state
 
 
 def open_sealed(joined, entry, type_, place=""):
@@ -47,13 +22,6 @@ def open_sealed(joined, entry, type_, place=""):
         entry["username"], place,
     )  # fmt: skip
     return joined.device.keys.open(structure(entry["sealed_password"], SealedSecret), context).reveal()
-
-
-def state(joined, credential, name, code=None):
-    return {
-        "id": credential["id"], "version": credential["version"], "state": name, "code": code,
-        "at": "2026-01-01T00:00:00Z",
-    }  # fmt: skip
 
 
 def test_a_domain_credential_comes_sealed_and_opens_with_the_device_key(central):
@@ -281,37 +249,6 @@ def test_an_account_that_is_kept_out_keeps_its_credential_and_the_partner_sees_w
         joined.check_in(credential_states=[state(joined, stored, said, code)])
         (seen,) = central.http.get(path).json()["items"]
         assert (seen["state"], seen["state_code"]) == wanted
-
-
-def test_a_refused_account_is_refused_under_every_id_that_it_was_stored_under_with_the_same_password(central):
-    # Lesson 32: each id has strikes of its own, the account has not.
-    joined = central.join()
-    stored = add_domain(central, joined.site_id, username="svc@corp.example")
-    add_domain(central, joined.site_id, username="CORP\\SVC", credential_type="domain_admin")
-    add_domain(central, joined.site_id, username="svc", password="another one")
-    add_domain(central, joined.site_id, username="svc@corp.example", domain_name="other.example")
-    joined.check_in(completed={})
-    joined.check_in(credential_states=[state(joined, stored, "refused", "wrong-password")])
-    seen = central.http.get(f"/api/sites/{joined.site_id}/credentials").json()["items"]
-    assert [row["state"] for row in seen] == ["refused", "refused", "unproven", "unproven"]
-    entries = central.http.get(f"/api/audit?site_id={joined.site_id}").json()["items"]
-    (compared,) = [entry for entry in entries if entry["action"] == "credentials-compared"]
-    assert compared["actor"] == f"appliance {joined.id}"
-    # The three of this account were opened, the other domain's was not.
-    assert compared["detail"] == {"credentials": {row["id"]: 1 for row in seen[:3]}}
-
-
-def test_a_refusal_is_kept_although_another_id_of_the_account_does_not_open(central):
-    joined = central.join()
-    stored = add_domain(central, joined.site_id, username="svc@corp.example")
-    joined.check_in(completed={})
-    broken = add_domain(central, joined.site_id, username="svc")
-    with closing(sqlite3.connect(central.database, timeout=20)) as connection, connection:
-        connection.execute("update credentials set ciphertext = x'00' where id = ?", (broken["id"],))
-    reply = joined.check_in(credential_states=[state(joined, stored, "refused", "wrong-password")])
-    assert "central:notes" not in reply["awaiting"]
-    seen = central.http.get(f"/api/sites/{joined.site_id}/credentials").json()["items"]
-    assert [row["state"] for row in seen] == ["refused", "unproven"]
 
 
 def test_a_final_dot_of_a_domain_is_dropped_at_the_edge(central):

@@ -7,21 +7,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-
-
-@pytest.fixture
-def site(central: Any) -> Iterator[SimpleNamespace]:
-    """A site with one appliance, and the two who talk to Central about it."""
-    joined = central.join()
-    with central.client(joined.key) as appliance:
-        yield SimpleNamespace(
-            central=central, joined=joined, partner=central.http, appliance=appliance, site_id=joined.site_id
-        )
 
 
 def report(site: Any, number: int) -> None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -20,16 +19,6 @@ from msp_sdk.models.computer import Computer, EnumerationReport, EnumerationResu
 from msp_sdk.wire.ndjson import MEDIA_TYPE, render_report
 
 URL = "/api/appliances/enumeration-results"
-
-
-@pytest.fixture
-def site(central: Any) -> Iterator[SimpleNamespace]:
-    """A site with one appliance, and the two who talk to Central about it."""
-    joined = central.join()
-    with central.client(joined.key) as appliance:
-        yield SimpleNamespace(
-            central=central, joined=joined, partner=central.http, appliance=appliance, site_id=joined.site_id
-        )
 
 
 def lines(report_id: str, count: int) -> list[bytes]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,16 +20,6 @@ MANIFEST = {
     "config": {"server": "https://agents.example"},
 }
 PACKAGE = {"name": "acme", "version": "1.4.2", "sha256": SHA, "size_bytes": len(FILE), "manifest": MANIFEST}
-
-
-@pytest.fixture
-def site(central: Any) -> Iterator[SimpleNamespace]:
-    """A site with one appliance, and the two who talk to Central about it."""
-    joined = central.join()
-    with central.client(joined.key) as appliance:
-        yield SimpleNamespace(
-            central=central, joined=joined, partner=central.http, appliance=appliance, site_id=joined.site_id
-        )
 
 
 def describe(site: Any, **changes: object) -> Any:

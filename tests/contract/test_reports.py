@@ -3,54 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
-from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 
-NOW = "2026-01-05T10:00:00Z"
+from tests.enumeration_reports import NOW, computer, full, listed, names, report, taken
+
 SCRIPT = "<script>alert(1)</script>"
-
-
-@pytest.fixture
-def site(central: Any) -> Iterator[SimpleNamespace]:
-    """A site with one appliance, and the two who talk to Central about it."""
-    joined = central.join()
-    with central.client(joined.key) as appliance:
-        yield SimpleNamespace(
-            central=central, joined=joined, partner=central.http, appliance=appliance, site_id=joined.site_id
-        )
-
-
-def computer(name: str, role: str = "server", **more: object) -> dict[str, object]:
-    return {
-        "object_guid": f"guid-{hashlib.sha256(name.encode()).hexdigest()[:12]}",
-        "sam_account_name": f"{name}$",
-        "hostname": name,
-        "role": role,
-        "is_server": role in ("server", "domain_controller"),
-        "is_workstation": role == "workstation",
-        "is_domain_controller": role == "domain_controller",
-        **more,
-    }
-
-
-def full(report_id: str, *servers: dict[str, object], **results: object) -> dict[str, object]:
-    return {
-        "report_id": report_id,
-        "results": {
-            "kind": "full",
-            "domain_name": "corp.example",
-            "enumeration_time": NOW,
-            "source": "dc1.corp.example ldaps",
-            "servers": servers,
-            **results,
-        },
-    }
 
 
 def discovered(report_id: str, name: str = "corp.example") -> dict[str, object]:
@@ -63,26 +23,6 @@ def discovered(report_id: str, name: str = "corp.example") -> dict[str, object]:
             "certificates": [{"controller": f"dc1.{name}", "sha256": "ab" * 32}],
         },
     }
-
-
-def report(site: Any, call: str, body: object) -> httpx.Response:
-    return site.appliance.post(f"/api/appliances/{call}", json=body)
-
-
-def taken(site: Any, call: str, body: object, *, repeated: bool = False) -> None:
-    answer = report(site, call, body)
-    assert answer.status_code == 200, answer.text
-    assert answer.json() == {"status": "ok", "repeated": repeated, "refused_count": 0, "refused": []}
-
-
-def listed(site: Any, what: str) -> list[dict[str, Any]]:
-    answer = site.partner.get(f"/api/sites/{site.site_id}/{what}")
-    assert answer.status_code == 200, answer.text
-    return answer.json()["items"]
-
-
-def names(site: Any) -> list[str]:
-    return [entry["hostname"] for entry in listed(site, "computers")]
 
 
 def test_a_discovered_domain_is_shown_with_its_certificates(site: Any) -> None:

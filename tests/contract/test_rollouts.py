@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,16 +11,6 @@ from sqlalchemy import create_engine, update
 from central_app.database.tables import sites
 
 MANIFEST = {"service_name": "a", "display_name": "A", "install_folder": "C:\\A", "file_name": "a.exe"}
-
-
-@pytest.fixture
-def site(central: Any) -> Iterator[SimpleNamespace]:
-    """A site with one appliance, and the two who talk to Central about it."""
-    joined = central.join()
-    with central.client(joined.key) as appliance:
-        yield SimpleNamespace(
-            central=central, joined=joined, partner=central.http, appliance=appliance, site_id=joined.site_id
-        )
 
 
 def upload(site: Any, content: bytes = b"agent one", version: str = "1.0") -> str:

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
-
-@pytest.fixture
-def site(central: Any) -> Iterator[SimpleNamespace]:
-    """A site with one appliance, and the two who talk to Central about it."""
-    joined = central.join()
-    with central.client(joined.key) as appliance:
-        yield SimpleNamespace(partner=central.http, appliance=appliance, site_id=joined.site_id)
 
 
 def full(report_id: str, *names: str, **results: object) -> dict[str, object]:
@@ -51,6 +41,16 @@ def test_what_the_sites_present_scope_leaves_out_is_not_listed_any_more(site: An
     site.partner.patch(f"/api/sites/{site.site_id}", json={"scope": present})
     take(site, full("e2", "SRV1", scope=present, site_scope=site_scope))
     assert listed(site) == (["SRV1"] if site_scope == present else ["PC1", "SRV1"]), "an older scope says nothing"
+
+
+def test_a_scope_that_central_does_not_know_speaks_for_nothing_although_the_sites_own_is_the_present_one(
+    site: Any,
+) -> None:
+    take(site, full("e1", "SRV1", "PC1"))
+    take(site, full("e2", "SRV1", scope={"new_narrowing": ["x"]}, site_scope={}))
+    assert listed(site) == ["PC1", "SRV1"]
+    take(site, full("e3", "SRV1", scope={}, site_scope={}))
+    assert listed(site) == ["SRV1"]
 
 
 def test_a_domain_that_the_present_scope_leaves_out_is_not_listed_any_more(site: Any) -> None:

@@ -4,25 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import Any
-
-import pytest
 
 NOW = "2026-01-05T10:00:00Z"
 MANIFEST = {"service_name": "a", "display_name": "A", "install_folder": "C:\\A", "file_name": "a.exe"}
-
-
-@pytest.fixture
-def site(central: Any) -> Iterator[SimpleNamespace]:
-    """A site with one appliance, and the two who talk to Central about it."""
-    joined = central.join()
-    with central.client(joined.key) as appliance:
-        yield SimpleNamespace(
-            central=central, joined=joined, partner=central.http, appliance=appliance, site_id=joined.site_id
-        )
 
 
 def status(site: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, insert, select, update
 
+import central_app.database.upload_tables  # noqa: F401 (its tables join the metadata)
 from central_app.database import schema
 from central_app.database.connection import DuplicateError, SqliteDatabase
 from central_app.database.tables import computers, ended_devices, enumerations, events, metadata, sites
@@ -62,6 +63,16 @@ def test_the_tables_of_a_site_are_led_by_the_site():
     for table in metadata.sorted_tables:
         if "site_id" in table.c:
             assert table.primary_key.columns.keys()[0] == "site_id", table.name
+
+
+def test_erasing_a_site_knows_all_of_its_tables_whatever_else_was_imported():
+    code = """
+import central_app.partners.site_service
+from central_app.database.tables import metadata
+print(*metadata.tables)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert set(done.stdout.split()) == set(metadata.tables)
 
 
 def test_rows_come_back_as_they_went_in(database_file):
@@ -266,6 +277,7 @@ import os, sys
 from pathlib import Path
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
+import central_app.database.upload_tables  # noqa: F401 (its tables join the metadata)
 from central_app.database import schema
 
 @event.listens_for(Engine, "before_cursor_execute")
