@@ -31,8 +31,9 @@ from attrs import field, mutable
 from msp_sdk.testing.accounts import Account, Accounts
 from msp_sdk.testing.certificates import IssuedCertificate
 from msp_sdk.testing.ntlm import NtlmAcceptor, WrongBindingError, read_claim
+from msp_sdk.testing.powershell import User
 from msp_sdk.testing.windows_host import Machine
-from msp_sdk.testing.wsman_shells import Quotas, ShellService, User
+from msp_sdk.testing.wsman_shells import Quotas, ShellService
 
 _SEALED = 'multipart/encrypted;protocol="application/HTTP-SPNEGO-session-encrypted";boundary="Encrypted Boundary"'
 _BOUNDARY = b"--Encrypted Boundary"

@@ -1,7 +1,7 @@
 """The operations of a remote shell as Windows answers them: Create, Command, Send, Receive, Signal, Delete.
 
-Below HTTP and encryption. What it does not know is a fault, never a friendly default. A command line that is not the
-SDK's bootstrap runs nothing: it is a violation, as is a script that nobody answers for.
+Below HTTP and encryption. What it does not know is a fault, never a friendly default. Commands are run by
+:mod:`msp_sdk.testing.powershell`.
 """
 
 from __future__ import annotations
@@ -9,19 +9,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import hashlib
-import json
 import re
 import uuid
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
-from attrs import field, frozen, mutable
+from attrs import field, mutable
 
-from msp_sdk.testing.windows_host import Machine, ScriptCall, ScriptFault, handler_of
-from msp_sdk.windows import envelope as contract
+from msp_sdk.testing.powershell import Command, PowerShell, Runner, User
+from msp_sdk.testing.windows_host import Machine
 
 _NS = {
     "s": "http://www.w3.org/2003/05/soap-envelope",
@@ -81,31 +78,6 @@ class Refusal(Exception):  # noqa: N818 (a fault of the protocol, not of ours)
         self.code = code
 
 
-@frozen
-class User:
-    """Who is logged on to a connection."""
-
-    name: str
-    is_administrator: bool = True
-
-
-@mutable(eq=False)
-class Command:
-    """A process in a shell. ``started`` is its command line."""
-
-    id: str
-    command: str
-    arguments: tuple[str, ...]
-    user: User
-    stdin: bytearray = field(factory=bytearray)
-    stdin_ended: asyncio.Event = field(factory=asyncio.Event)
-    changed: asyncio.Event = field(factory=asyncio.Event)
-    stdout: list[bytes] = field(factory=list)
-    stderr: list[bytes] = field(factory=list)
-    exit_code: int | None = None
-    task: asyncio.Task[None] | None = None
-
-
 @mutable(eq=False)
 class Shell:
     """A remote shell."""
@@ -114,9 +86,6 @@ class Shell:
     owner: str
     commands: dict[str, Command] = field(factory=dict)
     operations: int = 0
-
-
-Runner = Callable[[Command], Awaitable[int]]
 
 
 @mutable
@@ -150,9 +119,7 @@ class ShellService:
         self.machine = machine
         self.quotas = quotas or Quotas()
         self.shells: dict[str, Shell] = {}
-        self._delay = script_delay_s
-        self._stdout = stdout
-        self._runner = runner or self._run_bootstrap
+        self._runner = runner or PowerShell(machine, script_delay_s=script_delay_s, stdout=stdout).run
 
     def close(self) -> None:
         """End all processes."""
@@ -265,12 +232,7 @@ class ShellService:
         if shell.operations > self.quotas.operations_per_shell:
             raise Refusal(MAX_OPERATIONS)
         arguments = tuple(entry.text or "" for entry in line.iterfind("rsp:Arguments", _NS))
-        command = Command(str(uuid.uuid4()).upper(), line.findtext("rsp:Command", "", _NS), arguments, user)
-        if self._runner == self._run_bootstrap and (
-            options.get("WINRS_SKIP_CMD_SHELL", "").upper() != "TRUE"
-            or options.get("WINRS_CONSOLEMODE_STDIN", "").upper() != "FALSE"
-        ):
-            self.machine.violations.append(f"a command was started without the options that it needs: {options}")
+        command = Command(str(uuid.uuid4()).upper(), line.findtext("rsp:Command", "", _NS), arguments, user, options)
         shell.commands[command.id] = command
         command.task = asyncio.ensure_future(self._run(command))
         return f"<rsp:CommandResponse><rsp:CommandId>{command.id}</rsp:CommandId></rsp:CommandResponse>"
@@ -345,70 +307,6 @@ class ShellService:
             shell.commands.pop(command.id, None)
             _end(command, -1)
         return "<rsp:SignalResponse/>"
-
-    # What stands for PowerShell.
-
-    async def _run_bootstrap(self, command: Command) -> int:
-        machine = self.machine
-        given = (command.command, " ".join(command.arguments))
-        if given != (contract.COMMAND, " ".join(contract.ARGUMENTS)):
-            machine.violations.append(f"an unknown command line: {command.command[:80]}")
-            command.stderr.append(b"unknown command line\r\n")
-            return 255
-        if machine.language_mode != "FullLanguage":
-            command.stdout.append(f"{contract.LANGUAGE_MARKER} {machine.language_mode}\r\n".encode())
-            return 3
-        if int(machine.powershell_version.split(".")[0]) < 5:  # noqa: PLR2004 (as the bootstrap has it)
-            command.stdout.append(f"{contract.VERSION_MARKER} {machine.powershell_version}\r\n".encode())
-            return 3
-        await command.stdin_ended.wait()
-        await asyncio.sleep(self._delay())
-        replaced = self._stdout()
-        if replaced is not None:
-            command.stdout.append(replaced)
-            return 0
-        command.stdout.append(run_script(machine, bytes(command.stdin), command.user))
-        return 0
-
-
-def run_script(machine: Machine, stdin: bytes, user: User) -> bytes:
-    """What the prelude writes for this stdin; nothing, and a violation, for what it does not know."""
-    lines = stdin.split(b"\n")
-    if lines[-1] != contract.END_LINE:
-        machine.violations.append("stdin was cut off.")
-        return b""
-    try:
-        prelude, script, raw = (base64.b64decode(line, validate=True).decode() for line in lines[:3])
-        payload = b"".join(base64.b64decode(line, validate=True) for line in lines[3:-1])
-        parameters: dict[str, Any] = json.loads(raw)
-    except (ValueError, TypeError) as error:
-        machine.violations.append(f"stdin makes no sense: {error}")
-        return b""
-    digest = hashlib.sha256(script.encode()).hexdigest()
-    found = handler_of(digest)
-    if prelude != contract.prelude() or found is None:
-        first = script.splitlines()[:1]
-        machine.violations.append(f"an unregistered script: {digest} {first}")
-        return b""
-    run_id = parameters.pop("run_id", None)
-    document: dict[str, object] = {
-        "run_id": run_id,
-        "ok": False,
-        "value": None,
-        "error": None,
-        "host": machine.identity(is_administrator=user.is_administrator),
-    }
-    try:
-        document["value"] = dict(found.handler(machine, parameters, payload))
-        document["ok"] = True
-    except ScriptFault as fault:
-        document["error"] = {"code": fault.code, "detail": fault.detail}
-    except Exception as error:  # noqa: BLE001 (a handler with a defect must be loud, and must not hang its client)
-        machine.violations.append(f"the handler of {found.script} failed: {error!r}")
-        document["error"] = {"code": "script-failed", "detail": repr(error)}
-    machine.calls.append(ScriptCall(found.script, parameters, ok=document["ok"] is True, user=user.name))
-    data = base64.b64encode(json.dumps(document).encode())
-    return contract.MARKER.encode() + b"\r\n" + data + b"\r\n"
 
 
 def _end(command: Command, code: int) -> None:

@@ -1,9 +1,6 @@
-"""One host, worked with from one thread at a time: connect, log on by the ledger, keep one shell, run scripts.
+"""One host, worked with from one thread at a time: the way there (:mod:`msp_sdk.windows.link`), one shell, scripts.
 
-The order of an opening: rules about the place, then TCP and TLS with the certificate's check, then the rule about the
-mechanism, then the ledger, then the logon, then a shell and the read-only ``identify``. Whatever fails before the
-logon's last message leaves no strike. A connection that ends takes its logon with it; the next one is another entry
-of the ledger.
+An opening is the logon, then a shell and the read-only ``identify``.
 """
 
 from __future__ import annotations
@@ -16,25 +13,16 @@ from contextlib import suppress
 
 from attrs import frozen
 
-from msp_sdk.errors import (
-    LogonError,
-    LogonNotAllowedError,
-    LogonRejectedError,
-    MspError,
-    NotAuthorisedHereError,
-    ScriptFailedError,
-    UnreachableError,
-)
-from msp_sdk.models.credential import Credential, CredentialState
+from msp_sdk.errors import LogonError, MspError, ScriptFailedError, UnreachableError
+from msp_sdk.models.credential import Credential
 from msp_sdk.models.reason import remedy_of
 from msp_sdk.models.target import Target
-from msp_sdk.network.logons import LogonAttempt, LogonLedger, LogonPlace
-from msp_sdk.windows import doors, faults
-from msp_sdk.windows.channel import Channel, Place, Trust
+from msp_sdk.network.logons import LogonLedger
+from msp_sdk.windows import faults
 from msp_sdk.windows.doors import HostPolicy
 from msp_sdk.windows.envelope import Stdin, encode_input, parse_envelope
 from msp_sdk.windows.identity import HostIdentity, check_identity
-from msp_sdk.windows.ntlm import Mechanism, NtlmLogon
+from msp_sdk.windows.link import HostLink, LogonInterruptedError, PausedLogonError, ShellOptions
 from msp_sdk.windows.scripts import Script, load
 from msp_sdk.windows.transport import Output, Wsman, WsmanFaultError
 
@@ -42,39 +30,6 @@ _CLEANUP_S = 2.0
 _RECONNECTS = 2
 _BROKEN = ("connection-lost", "no-answer")
 _OUTPUT_MAX_BYTES = 32 * 2**20
-
-
-@frozen
-class ShellOptions:
-    """Limits and times.
-
-    Attributes:
-        threads: How many hosts are worked with at once.
-        connect_s: For TCP, and for TLS, each.
-        quiet_s: How long one Receive waits; a cancelled run ends within it.
-        identify_s: The deadline of the first script.
-        commands_per_shell: A shell is renewed after so many; Windows counts operations for a shell's whole life.
-        chunk_bytes: Of stdin a message; fits the smallest envelope that Windows allows by default (150 kB).
-        mechanism: How to log on. Kerberos is not in this version.
-    """
-
-    threads: int = 64
-    connect_s: float = 5.0
-    quiet_s: float = 4.0
-    identify_s: float = 30.0
-    commands_per_shell: int = 100
-    chunk_bytes: int = 100_000
-    mechanism: Mechanism = "ntlm"
-
-
-class PausedLogonError(LogonError):
-    """A host refused a proven credential; it has to be proven at a controller again. Never leaves this package."""
-
-    default_code = "credential-paused"
-
-
-class LogonInterruptedError(UnreachableError):
-    """The connection broke while the logon was answered. It may have been a strike, so it is not repeated by us."""
 
 
 @frozen
@@ -98,20 +53,16 @@ class HostSession:
         options: ShellOptions,
     ) -> None:
         self._target = target
-        self._credential = credential
-        self._ledger = ledger
-        self._policy = policy
         self._options = options
-        self._name = doors.name_of(target)
-        self._wsman: Wsman | None = None
-        self._channel: Channel | None = None
+        self._link = HostLink(target, credential, ledger, policy=policy, options=options)
+        self._name = self._link.name
         self._shell_id: str | None = None
         self._commands = 0
-        self._identified = False
+        self._identified: Wsman | None = None
         self._all_sent = False
         self._lock = threading.Lock()
         self._closed = False
-        self.cancelled = threading.Event()
+        self.cancelled = self._link.cancelled
 
     def open(self) -> HostIdentity:
         """Connect, log on, and find out which machine this is.
@@ -120,7 +71,7 @@ class HostSession:
             MspError: See :class:`msp_sdk.windows.shell.WindowsShells`.
         """
         with self._lock:
-            doors.check_logon_place(self._target, self._credential, self._policy)
+            self._link.check_place()
             deadline = time.monotonic() + self._options.identify_s
             try:
                 return self._run(load("identify"), {}, b"", deadline).host
@@ -142,136 +93,20 @@ class HostSession:
 
     def abort(self) -> None:
         """End the connection from another thread, when nothing else ends a call."""
-        channel = self._channel
-        if channel is not None:
-            channel.abort()
+        self._link.abort()
 
     def _end(self) -> None:
         self._closed = True
         self._delete_shell()
-        if self._channel is not None:
-            self._channel.close()
-
-    # Getting there.
-
-    def _connect(self) -> Channel:
-        """The first door of the first address that opens. What is silent or closed is passed by; what lies is not."""
-        trust = Trust(
-            (
-                *self._policy.trusted_cas,
-                *(entry.ca_pem for entry in self._credential.trusted_certificates if entry.ca_pem),
-            ),
-            frozenset(entry.sha256.lower() for entry in self._credential.trusted_certificates if entry.sha256),
-        )
-        names = doors.certificate_names(self._target)
-        refused: UnreachableError | None = None
-        silent: UnreachableError | None = None
-        for address in doors.addresses(self._target):
-            for door in doors.doors(self._target):
-                self._check_cancelled()
-                place = Place(address, door, self._name, names, trust)
-                try:
-                    return Channel.connect(place, self._options.connect_s)
-                except UnreachableError as error:
-                    if error.code == "winrm-closed":
-                        refused = refused or error
-                    else:
-                        silent = silent or error
-        # A refusal says more than silence: the host is on.
-        failure = refused or silent
-        assert failure is not None  # noqa: S101 (there is at least one address and one door)
-        raise failure
-
-    def _check_cancelled(self) -> None:
-        if self.cancelled.is_set():
-            raise UnreachableError(f"the work on {self._name} was cancelled.", code="connection-lost")
-
-    def _log_on(self) -> Wsman:
-        known = self._ledger.state(self._credential)
-        if known.state == "refused":
-            code = known.code or "wrong-password"
-            raise LogonNotAllowedError(
-                f"{self._credential.username} was refused before and is not shown to {self._name}.",
-                code=code,
-                remedy=remedy_of(code),
-            )
-        try:
-            wsman, scheme = self._prepare()
-            with self._ledger.attempt(
-                self._credential, place=self._place(known), host=self._name, cancelled=self.cancelled
-            ) as attempt:
-                return self._attempt(wsman, scheme, attempt)
-        except BaseException:
-            if self._channel is not None:
-                self._channel.close()
-            raise
-
-    def _place(self, known: CredentialState) -> LogonPlace:
-        """As what this host counts in the ledger.
-
-        Where LDAP is closed, a controller's own shell is the first to see its administrator, and that proves it. Once
-        it is proven, a controller is a host like any other: a refusal may be about that machine alone. An account that
-        is kept out is judged by LDAP and the KDC, which say why; here it would look like a wrong password.
-        """
-        admin = self._credential.type == "domain_admin" and self._target.role == "domain_controller"
-        return "controller" if admin and known.state == "unproven" and known.code is None else "host"
-
-    def _prepare(self) -> tuple[Wsman, str]:
-        """A connection that is ready for a logon, and the scheme's name there. Nothing of a credential is involved."""
-        if self._channel is not None:
-            self._channel.close()
-        channel = self._channel = self._connect()
-        doors.check_mechanism(self._target, self._credential, self._policy, tls=channel.place.door.tls)
-        wsman = Wsman(channel)
-        wsman.transport.timeout_s = self._options.connect_s + _CLEANUP_S
-        return wsman, wsman.transport.scheme()
-
-    def _attempt(self, wsman: Wsman, scheme: str, attempt: LogonAttempt) -> Wsman:
-        """One logon. Until the last message goes out, the attempt counts as never made."""
-        try:
-            self._check_cancelled()
-            if not wsman.channel.usable:
-                # It waited for its turn for so long that the host hung up.
-                wsman, scheme = self._prepare()
-            transport = wsman.transport
-            channel = wsman.channel
-            logon = NtlmLogon(
-                doors.logon_name(self._credential), self._credential.open(), self._name, channel.certificate
-            )
-            token = logon.second(transport.challenge(logon, scheme))
-        except BaseException:
-            attempt.not_sent()
-            raise
-        try:
-            transport.authenticate(logon, scheme, token)
-        except LogonRejectedError as error:
-            raise self._refused(attempt) from error
-        except UnreachableError as error:
-            raise LogonInterruptedError(error.detail, code=error.code) from error
-        attempt.succeeded()
-        self._wsman = wsman
-        self._identified = False
-        return wsman
-
-    def _refused(self, attempt: LogonAttempt) -> LogonError:
-        verdict = attempt.refused("wrong-password")
-        who = self._credential.username
-        context = {"hostname": self._name}
-        if verdict == "refused":
-            return LogonRejectedError(f"{self._name} refused {who}.", context=context)
-        if verdict == "paused":
-            return PausedLogonError(f"{self._name} refused {who}, which was proven before.", context=context)
-        return NotAuthorisedHereError(f"{self._name} refused {who}, which is right elsewhere.", context=context)
+        self._link.close()
 
     # The shell.
 
     def _ready(self, deadline: float) -> tuple[Wsman, str]:
         """A logged-on connection with a shell."""
-        wsman = self._wsman
-        if wsman is None or not wsman.channel.usable:
-            if wsman is not None:
-                wsman.channel.close()
-            wsman = self._log_on()
+        wsman = self._link.wsman
+        if wsman is None or not self._link.usable:
+            wsman = self._link.log_on()
         if self._commands >= self._options.commands_per_shell:
             self._delete_shell()
         if self._shell_id is None:
@@ -284,9 +119,9 @@ class HostSession:
 
     def _delete_shell(self) -> None:
         shell_id, self._shell_id = self._shell_id, None
-        if shell_id is not None and self._wsman is not None and self._wsman.channel.usable:
+        if shell_id is not None and self._link.wsman is not None and self._link.usable:
             with suppress(MspError):
-                self._wsman.delete(shell_id, _CLEANUP_S)
+                self._link.wsman.delete(shell_id, _CLEANUP_S)
 
     def _step_s(self, deadline: float) -> float:
         return max(1.0, min(self._options.quiet_s, deadline - time.monotonic()))
@@ -296,7 +131,7 @@ class HostSession:
     def _run(self, script: Script, parameters: Mapping[str, object], payload: bytes, deadline: float) -> Answer:
         run_id = uuid.uuid4().hex
         data = encode_input(script, parameters, run_id, payload)
-        if script.name != "identify" and not (self._identified and self._wsman and self._wsman.channel.usable):
+        if script.name != "identify" and not (self._link.usable and self._identified is self._link.wsman):
             # Another connection may have led to another machine: look before anything is done there.
             self._run(load("identify"), {}, b"", min(deadline, time.monotonic() + self._options.identify_s))
         self._all_sent = False
@@ -313,7 +148,7 @@ class HostSession:
         envelope = parse_envelope(output.stdout, run_id, script=script.name, stderr=faults.error_text(output.stderr))
         if envelope.host is not None:
             check_identity(self._target, envelope.host)
-            self._identified = True
+            self._identified = self._link.wsman
         if not envelope.ok or envelope.host is None:
             raise ScriptFailedError(
                 f"the script {script.name} failed on {self._name}: {envelope.detail}",
@@ -365,10 +200,10 @@ class HostSession:
         stdout: list[bytes] = []
         stderr: list[bytes] = []
         reconnects = 0
-        assert self._wsman is not None  # noqa: S101 (it was started through it)
+        assert self._link.wsman is not None  # noqa: S101 (it was started through it)
         while True:
             try:
-                wsman, shell_id = self._wsman, self._shell_id
+                wsman, shell_id = self._link.wsman, self._shell_id
                 if shell_id is None:
                     raise self._unknown(script, None)
                 self._check_time(script, deadline, started=True)
@@ -397,16 +232,16 @@ class HostSession:
 
     def _again(self, script: Script) -> None:
         try:
-            self._log_on()
+            self._link.log_on()
         except LogonError:
             raise
         except MspError as error:
             raise self._unknown(script, error) from error
 
     def _terminate(self, command_id: str) -> None:
-        if self._wsman is not None and self._shell_id is not None and self._wsman.channel.usable:
+        if self._link.wsman is not None and self._shell_id is not None and self._link.usable:
             with suppress(MspError):
-                self._wsman.terminate(self._shell_id, command_id, _CLEANUP_S)
+                self._link.wsman.terminate(self._shell_id, command_id, _CLEANUP_S)
 
     def _check_time(self, script: Script, deadline: float, *, started: bool) -> None:
         if self.cancelled.is_set() or time.monotonic() >= deadline:

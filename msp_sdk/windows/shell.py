@@ -30,8 +30,9 @@ from msp_sdk.network.logons import LogonLedger
 from msp_sdk.network.threads import ThreadPool
 from msp_sdk.windows.doors import HostPolicy
 from msp_sdk.windows.identity import HostIdentity
+from msp_sdk.windows.link import PausedLogonError, ShellOptions
 from msp_sdk.windows.scripts import Script
-from msp_sdk.windows.session import HostSession, PausedLogonError, ShellOptions
+from msp_sdk.windows.session import HostSession
 
 T = TypeVar("T")
 Prove = Callable[[Credential], Awaitable[None]]

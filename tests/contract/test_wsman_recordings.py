@@ -11,8 +11,9 @@ from xml.etree import ElementTree as ET
 import pytest
 import yaml
 
+from msp_sdk.testing.powershell import Command, User
 from msp_sdk.testing.windows_host import Machine
-from msp_sdk.testing.wsman_shells import Command, ShellService, User
+from msp_sdk.testing.wsman_shells import ShellService
 from msp_sdk.windows import faults
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "recordings"

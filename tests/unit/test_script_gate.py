@@ -29,7 +29,7 @@ CMDLETS = frozenset(
 HELPERS = frozenset({"Stop-Script", "Save-Payload"})
 
 # What carries the scripts has no handler that names its digest, so it is pinned here. After a change read
-# ``run_script`` in msp_sdk/testing/wsman_shells.py, which states what the two do, then write the new digest.
+# ``run_script`` in msp_sdk/testing/powershell.py, which states what the two do, then write the new digest.
 CARRIER_SHA256 = {
     "bootstrap": "72a18c7c6dba3e33ed1c4f40bcf93bcc81f22e1eb09b7fc2eaf4fdc12de3e484",
     "prelude": "a4978094a874ef2f7aab49cc6bd5244760bba9863ef1e2148f3b43f6a79ff0cd",

@@ -13,8 +13,8 @@ from winrm.exceptions import InvalidCredentialsError, WinRMOperationTimeoutError
 from winrm.protocol import Protocol
 
 from msp_sdk.testing.host_lab import LAB_PASSWORD, HostLab, RecordingFront
+from msp_sdk.testing.powershell import User, run_script
 from msp_sdk.testing.wsman import HostsThread, WsmanHost
-from msp_sdk.testing.wsman_shells import User, run_script
 from msp_sdk.windows.envelope import ARGUMENTS, COMMAND, encode_input
 from msp_sdk.windows.scripts import load
 
