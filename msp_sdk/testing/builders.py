@@ -47,9 +47,7 @@ def build_agent_package(
         flagged: Makes an agent that the antivirus takes away.
         size_bytes: Of the file.
     """
-    content = build_agent_file(
-        version, name=name, start_failure=start_failure, flagged=flagged, size_bytes=size_bytes
-    )
+    content = build_agent_file(version, name=name, start_failure=start_failure, flagged=flagged, size_bytes=size_bytes)
     manifest = PackageManifest(
         service_name=SERVICE_NAME,
         display_name="MSP Demo Agent",

@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from attrs import Factory, field, frozen, mutable
 
 from msp_sdk.testing.agent_file import read_agent
-from msp_sdk.testing.machine import faults
 from msp_sdk.testing.machine.antivirus import Antivirus
 from msp_sdk.testing.machine.clock import Clock
 from msp_sdk.testing.machine.faults import WindowsFault
@@ -47,13 +46,8 @@ __all__ = [
     "answers",
     "handler_of",
     "handlers",
+    "text_parameter",
 ]
-
-# What scripts call it, by what Windows says.
-_CODES = {
-    faults.DISK_FULL: "disk-full",
-    faults.VIRUS_INFECTED: "blocked-by-antivirus",
-}
 
 
 class ScriptFault(Exception):  # noqa: N818 (it is what a script says, not an error of ours)
@@ -63,11 +57,6 @@ class ScriptFault(Exception):  # noqa: N818 (it is what a script says, not an er
         super().__init__(detail)
         self.code = code
         self.detail = detail
-
-    @classmethod
-    def of(cls, fault: WindowsFault, code: str = "script-failed") -> ScriptFault:
-        """What a script makes of a call that failed: a full disk and a virus have names, all else is ``code``."""
-        return cls(_CODES.get(fault.number, code), fault.detail)
 
 
 @mutable
@@ -108,6 +97,7 @@ class Machine:
         dns_domain: None in a workgroup.
         seed: Tells machines of the same name apart: another seed, another SID.
         sid: Of its computer account (in a workgroup: of the machine). The same for the same name, domain and seed.
+        mutexes: Names of mutexes that other programs hold.
         execution_policy: Of scripts in files, as ``Get-ExecutionPolicy`` has it; ours come on stdin.
         clock: Its time; ``clock.skew`` is what it is wrong by.
         firewall: Profile to on or off, and which ports come through.
@@ -140,6 +130,7 @@ class Machine:
     firewall: Firewall = field(factory=Firewall)
     on_power_off: list[Callable[[], None]] = field(factory=list)
     boot_count: int = 0
+    mutexes: set[str] = field(factory=set)
     notes: dict[str, object] = field(factory=dict)
     calls: list[ScriptCall] = field(factory=list)
     violations: list[str] = field(factory=list)
@@ -150,6 +141,7 @@ class Machine:
         self.antivirus = Antivirus(self.files, self.services, self.clock)
         self.installer = Installer(self.files, self.services, self.registry, self.clock)
         self.pending_reboot = PendingReboot(self.registry)
+        self.antivirus.watches = lambda: self.defender.real_time_protection or bool(self.notes.get("other_antivirus"))
         self.files.is_image = self.services.runs_from
         self.antivirus.knows = _is_flagged_agent
         self.services.judge = _why_it_does_not_run
@@ -210,6 +202,7 @@ class Machine:
         self.antivirus.power_off()
         self.files.forget_handles()
         self.services.power_off()
+        self.mutexes.clear()
         self.installer.busy = False
         self.clock.forget()
 
@@ -251,11 +244,18 @@ _HANDLERS: dict[str, RegisteredHandler] = {}
 def answers(script: str, *, sha256: str) -> Callable[[Handler], Handler]:
     """Register the handler of a script, for exactly the text with this digest.
 
-    Write the digest as a literal: when the script changes, the handler must be looked at again.
+    Write the digest as a literal: when the script changes, the handler must be looked at again. What Windows refuses
+    and the handler does not catch ends the script with ``script-failed``, as the prelude has it.
     """
 
     def register(handler: Handler) -> Handler:
-        _HANDLERS[sha256] = RegisteredHandler(script, sha256, handler)
+        def answer(machine: Machine, parameters: dict[str, object], payload: bytes) -> Mapping[str, object]:
+            try:
+                return handler(machine, parameters, payload)
+            except WindowsFault as fault:
+                raise ScriptFault("script-failed", fault.detail) from fault
+
+        _HANDLERS[sha256] = RegisteredHandler(script, sha256, answer)
         return handler
 
     return register
@@ -269,6 +269,18 @@ def handler_of(sha256: str) -> RegisteredHandler | None:
 def handlers() -> tuple[RegisteredHandler, ...]:
     """All registered handlers, by script."""
     return tuple(sorted(_HANDLERS.values(), key=lambda entry: entry.script))
+
+
+def text_parameter(parameters: Mapping[str, object], name: str) -> str:
+    """A parameter that is text.
+
+    Raises:
+        ScriptFault: It is not there, or something else.
+    """
+    value = parameters.get(name)
+    if not isinstance(value, str):
+        raise ScriptFault("script-failed", f"the parameter {name} is missing.")
+    return value
 
 
 @answers("identify", sha256="1d4f2ea41fc3039e285f2127efb93ecb1d7c8551d2acc7d6b811b90fbce9eb56")

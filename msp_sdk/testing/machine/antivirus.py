@@ -44,7 +44,7 @@ class Antivirus:
     """What watches the disk.
 
     Attributes:
-        is_on: Real-time protection; off, it looks at nothing.
+        watches: Says whether it is on; off, it looks at nothing.
         blocked_names: Names of files, in lower case, that it takes away.
         blocked_sha256: Digests of contents that it takes away.
         knows: Further contents that it takes away.
@@ -54,7 +54,7 @@ class Antivirus:
     """
 
     def __init__(self, files: Files, services: Services, clock: Clock) -> None:
-        self.is_on = True
+        self.watches: Callable[[], bool] = lambda: True
         self.blocked_names: set[str] = set()
         self.blocked_sha256: set[str] = set()
         self.knows: Callable[[bytes], bool] = lambda _: False
@@ -100,7 +100,7 @@ class Antivirus:
         self._waiting = ()
 
     def _look(self, node: Node) -> None:
-        if not self.is_on or node in self._scans:
+        if not self.watches() or node in self._scans:
             return
         if self.scan_s <= 0:
             self._end(node)

@@ -18,7 +18,8 @@ Example:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Set
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Literal, Self
 
@@ -79,7 +80,7 @@ class Folder:
 class Handle:
     """A file that is open. Leave its ``with``, or close it: until then it keeps others out."""
 
-    def __init__(self, files: Files, node: Node, access: Set[Access], share: Set[Access]) -> None:
+    def __init__(self, files: Files, node: Node, access: AbstractSet[Access], share: AbstractSet[Access]) -> None:
         self.access = frozenset(access)
         self.share = frozenset(share)
         self._files = files
@@ -259,7 +260,13 @@ class Files:
     # What programs do; :mod:`~msp_sdk.testing.machine.program` has the shapes that scripts use.
 
     def open(
-        self, path: str, access: Set[Access], *, share: Set[Access], mode: Mode = "open", who: Who = "system"
+        self,
+        path: str,
+        access: AbstractSet[Access],
+        *,
+        share: AbstractSet[Access],
+        mode: Mode = "open",
+        who: Who = "system",
     ) -> Handle:
         """Open a file.
 
@@ -291,7 +298,7 @@ class Files:
             self.fill(node, b"")
         return handle
 
-    def check(self, node: Node, access: Set[Access], share: Set[Access], who: Who) -> None:
+    def check(self, node: Node, access: AbstractSet[Access], share: AbstractSet[Access], who: Who) -> None:
         """Refuse what rights, an antivirus, a running program or another handle forbid.
 
         Raises:
@@ -301,7 +308,7 @@ class Files:
             guard(node)
         rights = self.rights_of(parent(node.path))
         changes = not access <= {"read"}
-        if node.delete_pending or who not in (rights.change if changes else rights.read) and who != node.owner:
+        if node.delete_pending or (who not in (rights.change if changes else rights.read) and who != node.owner):
             raise WindowsFault(faults.ACCESS_DENIED, f"{who} may not do that to {node.path}.")
         if "write" in access and self.is_image(node):
             raise WindowsFault(faults.SHARING_VIOLATION, f"{node.path} is a running program.")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,7 +28,7 @@ from msp_sdk.testing.machine import faults
 from msp_sdk.testing.machine.clock import Clock
 from msp_sdk.testing.machine.faults import WindowsFault
 from msp_sdk.testing.machine.files import Files
-from msp_sdk.testing.machine.names import make_guid, parent
+from msp_sdk.testing.machine.names import key, make_guid, parent
 from msp_sdk.testing.machine.program import Program
 from msp_sdk.testing.machine.reboot import PendingReboot
 from msp_sdk.testing.machine.registry import Registry, View
@@ -147,16 +148,20 @@ class Installer:
             return PACKAGE_OPEN_FAILED
         if package is None:
             return PACKAGE_INVALID
-        if who == "user":
-            return INSTALL_FAILURE
-        before = self._products.get(package.product_code)
-        if before is not None:
-            # The same product again is only looked at; another version under the same code has to be an upgrade.
-            return SUCCESS if before.version == package.version else PRODUCT_VERSION
         related = [entry for entry in self._products.values() if entry.upgrade_code == package.upgrade_code]
-        if any(_number(entry.version) > _number(package.version) for entry in related):
-            return INSTALL_FAILURE
+        ready = self._look_before(package, related, who)
+        if ready is not None:
+            return ready
         return self._end(_Transaction(self).exchange(related, package), package, may_reboot=may_reboot)
+
+    def _look_before(self, package: MsiPackage, related: list[MsiPackage], who: Who) -> int | None:
+        """The exit code of an installation that has nothing to do or may not begin; None when it may."""
+        same = self._products.get(package.product_code)
+        if same is not None:
+            # The same product again is only looked at; another version under the same code has to be an upgrade.
+            return SUCCESS if same.version == package.version else PRODUCT_VERSION
+        newer = any(_number(entry.version) > _number(package.version) for entry in related)
+        return INSTALL_FAILURE if newer or who == "user" else None
 
     def remove(self, product_code: str, *, who: Who = "system", may_reboot: bool = False) -> int:
         """``msiexec /x CODE /qn``; 1605 when there is no such product."""
@@ -194,34 +199,40 @@ class _Transaction:
 
     def exchange(self, old: list[MsiPackage], new: MsiPackage | None) -> int:
         """Take the old ones away and bring the new one; 1603, and nothing happened, when a step fails."""
-        kept = {} if new is None else new.files
-        names = {name.casefold() for name in (new.services if new else {})}
         try:
-            for entry in [*old, *([new] if new else [])]:
-                for name in entry.services:
-                    self._stop(name)
+            for name in (name for entry in (*old, *filter(None, [new])) for name in entry.services):
+                self._stop(name)
             for entry in old:
-                for name in entry.services:
-                    if name.casefold() not in names:
-                        self._delete_service(name)
-                for path in entry.files:
-                    if path not in kept:
-                        self._delete_file(path)
-                self._forget(entry)
+                self._take_away(entry, new)
             if new is not None:
-                for path, content in new.files.items():
-                    self._write_file(path, content)
-                for name, binary in new.services.items():
-                    self._register(Service(name, binary, new.name))
-                if new.failure is not None:
-                    raise WindowsFault(faults.PROCESS_ABORTED, new.failure)
-                self._list(new)
+                self._bring(new)
         except WindowsFault:
             for step in reversed(self._undo):
                 with contextlib.suppress(WindowsFault):
                     step()
             return INSTALL_FAILURE
         return REBOOT_REQUIRED if self._needs_reboot else SUCCESS
+
+    def _take_away(self, old: MsiPackage, new: MsiPackage | None) -> None:
+        """Remove what the new one does not have as well."""
+        kept = {name.casefold() for name in new.services} if new else set()
+        for name in old.services:
+            if name.casefold() not in kept:
+                self._delete_service(name)
+        files = {key(path) for path in new.files} if new else set()
+        for path in old.files:
+            if key(path) not in files:
+                self._delete_file(path)
+        self._forget(old)
+
+    def _bring(self, new: MsiPackage) -> None:
+        for path, content in new.files.items():
+            self._write_file(path, content)
+        for name, binary in new.services.items():
+            self._register(Service(name, binary, new.name))
+        if new.failure is not None:
+            raise WindowsFault(faults.PROCESS_ABORTED, new.failure)
+        self._list(new)
 
     def _stop(self, name: str) -> None:
         service = self._services.find(name)
@@ -247,9 +258,9 @@ class _Transaction:
     def _register(self, service: Service) -> None:
         before = self._services.find(service.name)
         if before is not None and not before.marked_for_deletion:
-            binary, start = before.binary, before.start
-            before.binary, before.start = service.binary, "auto"
-            self._undo.append(lambda: (setattr(before, "binary", binary), setattr(before, "start", start)))
+            for name, value in (("binary", service.binary), ("start", "auto")):
+                self._undo.append(functools.partial(setattr, before, name, getattr(before, name)))
+                setattr(before, name, value)
         else:
             self._services.register(service)
             self._undo.append(lambda: self._services.delete(service.name))

@@ -33,7 +33,7 @@ class Program:
         return self.files.exists(path)
 
     def open_to_read(self, path: str, *, may_go: bool = True) -> Handle:
-        """Open a file so that nobody writes to it meanwhile; unless it ``may_go``, nobody moves or deletes it either."""
+        """Open a file so that nobody writes to it meanwhile; it may be moved and deleted only if it ``may_go``."""
         share: set[Access] = {"read", "delete"} if may_go else {"read"}
         return self.files.open(path, {"read"}, share=share, who=self.who)
 

@@ -32,7 +32,7 @@ class PendingReboot:
         self._registry = registry
 
     def reasons(self) -> tuple[str, ...]:
-        """Why a reboot is owed: of ``component-servicing``, ``file-renames``, ``windows-update``. Empty when it is not."""
+        """Why a reboot is owed: ``component-servicing``, ``file-renames``, ``windows-update``; empty when it is not."""
         found = {
             "component-servicing": self._registry.has_key(COMPONENT_SERVICING),
             "file-renames": bool(self.renames()),

@@ -55,6 +55,7 @@ class Service:
         start_failure: Why it stops at once when it is started; None when it runs.
         start_s: How long it takes to run; beyond 30 s the service manager gives up (1053).
         stop_s: How long it takes to stop; ``inf`` for one that hangs.
+        linger_s: How long its process still holds its file after it counts as stopped.
         dependencies: Names of services that run before it does.
         failure_actions: For the first failure, the second and so on; the last one for all further ones.
         reset_s: After so long without a failure the count begins anew.
@@ -63,9 +64,10 @@ class Service:
         marked_for_deletion: It goes when it has stopped and nobody holds it any more.
         handle_count: How many programs, such as an open console, hold it.
         failure: Why it ended by itself the last time, in words.
-        image: The file that its process runs from; kept by the service manager, as are the next two.
+        image: The file that its process runs from; kept by the service manager, as is the rest.
         timer: What it waits for.
         running_since_s: By the machine's clock.
+        gone_at_s: When its last process let go of its file.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Service:
     account: str = "LocalSystem"
     start_s: float = 0.0
     stop_s: float = 0.0
+    linger_s: float = 0.0
     dependencies: tuple[str, ...] = ()
     failure_actions: tuple[FailureAction, ...] = ()
     reset_s: float = 86400.0
@@ -88,6 +91,7 @@ class Service:
     image: Node | None = field(default=None, eq=False, repr=False)
     timer: Timer | None = field(default=None, eq=False, repr=False)
     running_since_s: float = field(default=0.0, eq=False, repr=False)
+    gone_at_s: float = field(default=0.0, eq=False, repr=False)
 
 
 class Services:
@@ -121,7 +125,11 @@ class Services:
 
     def runs_from(self, node: Node) -> bool:
         """True while a service has this file as its program."""
-        return any(_has_process(service) and self._is_image(service, node) for service in self._entries.values())
+        now_s = self._clock.elapsed_s
+        return any(
+            (service.state != "stopped" or now_s < service.gone_at_s) and self._is_image(service, node)
+            for service in self._entries.values()
+        )
 
     @contextlib.contextmanager
     def hold(self, name: str) -> Iterator[None]:
@@ -230,7 +238,7 @@ class Services:
         self._later(service, service.stop_s, lambda: self._stopped(service, 0))
 
     def stop_and_wait(self, name: str, *, timeout_s: float = START_LIMIT_S) -> bool:
-        """Stop a service and let time pass; False when it still runs after ``timeout_s``. One that is stopped is fine."""
+        """Stop a service and let time pass; False when it still runs then. One that is stopped, or none, is fine."""
         service = self.find(name)
         if service is None or service.state == "stopped":
             return True
@@ -247,20 +255,20 @@ class Services:
             WindowsFault: It is not there (1060).
         """
         service = self._get(name)
-        if _has_process(service):
+        if service.state != "stopped":
             self._ended(service, exit_code, f"the service {name} ended with code {exit_code}.")
 
     def end_processes_of(self, node: Node) -> None:
         """End each service whose program is this file; none of them is started again."""
         for service in self.all():
-            if _has_process(service) and self._is_image(service, node):
+            if service.state != "stopped" and self._is_image(service, node):
                 self._stopped(service, faults.PROCESS_ABORTED)
 
     def power_off(self) -> None:
         """Every process is gone, and what waits is forgotten."""
         for service in self.all():
             self._stopped(service, service.exit_code)
-            service.handle_count = 0
+            service.image, service.gone_at_s, service.handle_count = None, 0.0, 0
             self._sweep(service)
 
     def boot(self) -> None:
@@ -311,7 +319,11 @@ class Services:
 
     def _stopped(self, service: Service, exit_code: int) -> None:
         self._forget_timer(service)
-        service.state, service.exit_code, service.image = "stopped", exit_code, None
+        service.state, service.exit_code = "stopped", exit_code
+        if service.linger_s and not exit_code:
+            service.gone_at_s = self._clock.elapsed_s + service.linger_s
+        else:
+            service.image = None
         self._sweep(service)
 
     def _ended(self, service: Service, exit_code: int, failure: str) -> None:
@@ -342,7 +354,3 @@ class Services:
             self._forget_timer(service)
             if self._entries.get(service.name.casefold()) is service:
                 del self._entries[service.name.casefold()]
-
-
-def _has_process(service: Service) -> bool:
-    return service.state != "stopped"
