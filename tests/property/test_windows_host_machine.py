@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from msp_sdk.testing.machine.faults import SHARING_VIOLATION, WindowsFault
+from msp_sdk.testing.machine.faults import WindowsFault
 from msp_sdk.testing.machine.products import REBOOT_REQUIRED, SUCCESS, UNINSTALL, UNKNOWN_PRODUCT, MsiPackage
 from msp_sdk.testing.machine.services import FailureAction, Service
 from msp_sdk.testing.windows_host import Machine
@@ -196,19 +196,3 @@ class Windows(RuleBasedStateMachine):
 
 TestWindows = Windows.TestCase
 TestWindows.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
-
-
-def test_program_that_was_renamed_while_it_ran_is_still_locked_under_its_new_name():
-    machine = Machine("SRV1")
-    machine.files.write(r"C:\agent.exe", b"MZ")
-    machine.services.create(Service("Agent", r"C:\agent.exe"))
-    machine.services.start("Agent")
-    program = machine.program()
-    program.move(r"C:\agent.exe", r"C:\agent.old")
-    program.write(r"C:\agent.exe", b"MZ2")
-    try:
-        program.write(r"C:\agent.old", b"other")
-    except WindowsFault as fault:
-        assert fault.number == SHARING_VIOLATION
-    else:
-        raise AssertionError("a running program was written")
