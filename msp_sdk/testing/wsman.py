@@ -4,10 +4,9 @@ It does on the wire what ``http.sys`` and WinRM do: a logon belongs to its conne
 refused, channel binding is demanded over TLS (Windows' strict level), quiet connections are closed. What must never
 happen, such as an envelope in clear, is kept in the machine's violations.
 
-NTLM passwords are proven by :mod:`msp_sdk.testing.ntlm` and judged by :class:`Accounts`, so that wrong ones are
-counted over LDAP and WinRM together.
+Logons are taken by :mod:`msp_sdk.testing.wsman_logons`.
 
-It does not prove: PowerShell, Kerberos, Basic (not offered), CredSSP, real quotas and latencies.
+It does not prove: PowerShell, CredSSP, real quotas and latencies.
 
 Example:
     >>> async with WsmanHost(machine, accounts, address="127.1.2.3"):  # doctest: +SKIP
@@ -18,27 +17,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import struct
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-import spnego.exceptions
 from attrs import field, mutable
 
-from msp_sdk.testing.accounts import Account, Accounts
+from msp_sdk.testing.accounts import Accounts
 from msp_sdk.testing.certificates import IssuedCertificate
-from msp_sdk.testing.ntlm import NtlmAcceptor, WrongBindingError, read_claim
 from msp_sdk.testing.powershell import User
 from msp_sdk.testing.windows_host import Machine
+from msp_sdk.testing.wsman_logons import Acceptor, Logons, read_header, seal, sealed_content_type, unseal
 from msp_sdk.testing.wsman_shells import Quotas, ShellService
 
-_SEALED = 'multipart/encrypted;protocol="application/HTTP-SPNEGO-session-encrypted";boundary="Encrypted Boundary"'
-_BOUNDARY = b"--Encrypted Boundary"
-_OCTETS = b"\tContent-Type: application/octet-stream\r\n"
-_CHALLENGES = ("Negotiate", "Kerberos")
 _REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 413: "Too Large", 500: "Error"}
 
 
@@ -79,8 +72,10 @@ class Faults:
 class _Connection:
     writer: asyncio.StreamWriter
     tls: bool
-    logon: NtlmAcceptor | None = None
+    logon: Acceptor | None = None
     user: User | None = None
+    answer: str = ""
+    """The acceptor's last token, for the next reply."""
 
 
 class _Cut(Exception):  # noqa: N818
@@ -101,8 +96,9 @@ class WsmanHost:
     Attributes:
         faults: Trouble to make.
         operations: The names of all operations that came in, in order.
+        logons: Which logons it takes.
         connection_count: How many connections were accepted.
-        logon_count: How many authenticate messages came in.
+        logon_count: How many logons came in, a handshake counting once.
     """
 
     def __init__(
@@ -122,6 +118,7 @@ class WsmanHost:
         self.https_port = https_port if certificate is not None else None
         self.certificate = certificate
         self.faults = Faults()
+        self.logons = Logons(machine, accounts, self.certificate)
         self.idle_close_s = 120.0
         self.operations: list[str] = []
         self.connection_count = 0
@@ -226,7 +223,8 @@ class WsmanHost:
         challenges: Sequence[str] = (),
     ) -> None:
         rows = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}", "Server: Microsoft-HTTPAPI/2.0"]
-        rows += [f"WWW-Authenticate: {challenge}" for challenge in challenges]
+        rows += [f"WWW-Authenticate: {challenge}" for challenge in (*challenges, connection.answer) if challenge]
+        connection.answer = ""
         if body:
             rows.append(f"Content-Type: {content_type}")
         rows += [f"Content-Length: {len(body)}", "", ""]
@@ -242,7 +240,7 @@ class WsmanHost:
             return
         if connection.user is None:
             # A sealed message without a logon: WinRM has no context for it.
-            await self._reply(connection, 400) if sealed else await self._reply(connection, 401, challenges=_CHALLENGES)
+            await self._reply(connection, 400) if sealed else await self._refuse(connection)
             return
         if sealed:
             if self.faults.forget_logon:
@@ -250,7 +248,7 @@ class WsmanHost:
                 connection.user = connection.logon = None
                 await self._reply(connection, 400)
                 return
-            clear = self._unseal(connection, body)
+            clear = unseal(connection.logon, body)
             if clear is None:
                 await self._reply(connection, 400)
                 return
@@ -280,109 +278,52 @@ class WsmanHost:
             self.faults.drop_after.remove(operation)
             raise _Cut
         if sealed:
-            await self._reply(connection, status, _seal(connection.logon, answer), content_type=_SEALED)
+            assert connection.logon is not None  # noqa: S101 (its message was opened)
+            kind = sealed_content_type(connection.logon)
+            await self._reply(connection, status, seal(connection.logon, answer), content_type=kind)
         else:
             await self._reply(connection, status, answer)
-
-    @staticmethod
-    def _unseal(connection: _Connection, body: bytes) -> bytes | None:
-        _, marker, rest = body.partition(_OCTETS)
-        end = rest.rfind(_BOUNDARY + b"--")
-        if not marker or end < 0 or connection.logon is None:
-            return None
-        try:
-            return bytes(connection.logon.context.unwrap(rest[4:end]).data)
-        except spnego.exceptions.SpnegoError:
-            return None
 
     # Logons.
 
     async def _authenticate(self, connection: _Connection, header: str) -> bool:
         """One step of a handshake; True when the connection is logged on and the request may go on."""
-        scheme, _, text = header.partition(" ")
         connection.user = None
-        try:
-            token = base64.b64decode(text, validate=True)
-        except ValueError:
-            token = b""
-        if scheme.lower() != "negotiate" or not token.startswith(b"NTLMSSP\0") or len(token) < 12:  # noqa: PLR2004
-            # Basic, Kerberos, SPNEGO: not spoken here.
-            await self._reply(connection, 401, challenges=_CHALLENGES)
+        scheme, token = read_header(header)
+        acceptor = self.logons.acceptor(scheme, token, connection.logon, tls=connection.tls)
+        connection.logon = acceptor
+        if acceptor is None:
+            await self._refuse(connection)
             return False
-        (kind,) = struct.unpack("<I", token[8:12])
-        if kind == 1:
-            binding = self.certificate.der if connection.tls and self.certificate is not None else None
-            connection.logon = NtlmAcceptor(binding)
+        if not acceptor.is_last(token):
             try:
-                encoded = base64.b64encode(connection.logon.challenge(token)).decode()
+                challenge = base64.b64encode(acceptor.challenge(token)).decode()
             except ValueError:
-                await self._reply(connection, 401, challenges=_CHALLENGES)
+                await self._refuse(connection)
                 return False
-            await self._reply(connection, 401, challenges=(f"Negotiate {encoded}",))
+            await self._reply(connection, 401, challenges=(f"{scheme} {challenge}",))
             return False
         self.logon_count += 1
         await asyncio.sleep(self.faults.logon_delay_s)
-        connection.user = self._judge(connection, token)
+        connection.user = None if self.faults.refuse_logons else acceptor.judge(token)
         if self.faults.drop_logons > 0:
             self.faults.drop_logons -= 1
             raise _Cut
         if connection.user is None:
             connection.logon = None
-            await self._reply(connection, 401, challenges=_CHALLENGES)
+            await self._refuse(connection)
             return False
+        if acceptor.answer:
+            connection.answer = f"{scheme} {base64.b64encode(acceptor.answer).decode()}"
         return True
 
-    def _judge(self, connection: _Connection, token: bytes) -> User | None:
-        if connection.logon is None:
-            return None
-        try:
-            claim = read_claim(token)
-        except ValueError:
-            return None
-        account = self._account(claim.domain, claim.username)
-        if account is None or self.faults.refuse_logons:
-            return None
-        try:
-            right = connection.logon.proves(claim, account, token)
-        except WrongBindingError:
-            self.machine.notes["bad_bindings"] = True
-            return None
-        if self.accounts.judge(account, right=right, where=self.machine.name) is not None:
-            return None
-        administers = {name.casefold() for name in account.administers}
-        return User(f"{account.domain}\\{account.username}", bool(administers & {"*", self.machine.name.casefold()}))
-
-    def _account(self, domain: str, username: str) -> Account | None:
-        account = self.accounts.find(username, domain, host=self.machine.name)
-        if account is not None and account.dns_domain and account.dns_domain != self.machine.dns_domain:
-            return None
-        return account
+    async def _refuse(self, connection: _Connection) -> None:
+        await self._reply(connection, 401, challenges=self.logons.challenges(tls=connection.tls))
 
 
 def _operation(body: bytes) -> str:
     start = body.find(b"Action")
     return body[start : start + 200].partition(b"</")[0].rpartition(b"/")[2].decode("latin-1")
-
-
-def _seal(logon: NtlmAcceptor | None, message: bytes) -> bytes:
-    assert logon is not None  # noqa: S101 (only who logged on is answered so)
-    sealed = logon.context.wrap(message, encrypt=True).data
-    return b"".join(
-        (
-            _BOUNDARY,
-            b"\r\n\tContent-Type: application/HTTP-SPNEGO-session-encrypted\r\n",
-            b"\tOriginalContent: type=application/soap+xml;charset=UTF-8;Length="
-            + str(len(message)).encode()
-            + b"\r\n",
-            _BOUNDARY,
-            b"\r\n",
-            _OCTETS,
-            struct.pack("<i", 16),
-            sealed,
-            _BOUNDARY,
-            b"--\r\n",
-        )
-    )
 
 
 class HostsThread:
