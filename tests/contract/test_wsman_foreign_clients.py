@@ -5,18 +5,17 @@ Each registered script is run by pywinrm and by pypsrp, sealed over HTTP and bou
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from pypsrp.exceptions import AuthenticationError, WSManFaultError
+from pypsrp.exceptions import WinRMTransportError as PsrpTransportError
+from pypsrp.exceptions import WSManFaultError
 from pypsrp.shell import Process, SignalCode, WinRS
 from pypsrp.wsman import WSMan
 from winrm.exceptions import WinRMTransportError
 from winrm.protocol import Protocol
-from winrm.transport import Transport
 
 import msp_sdk.testing.script_handlers  # noqa: F401 (registers who answers)
 from msp_sdk.errors import MspError
@@ -137,3 +136,67 @@ def test_every_script_gives_a_foreign_client_what_it_gives_ours(lab: HostLab, tm
     assert [name for name, _ in theirs] == list(names())
     assert host.machine.violations == []
     assert host.shells.shells == {}
+
+
+def test_clear_text_of_pywinrm_is_refused_and_seen(lab: HostLab) -> None:
+    # Lesson 34: what would make our transport's fence untested is a stand-in that lets it pass.
+    host = new_host(lab)
+    protocol = Protocol(
+        f"http://{host.address}:5985/wsman",
+        transport="ntlm",
+        username=USER,
+        password=LAB_PASSWORD,
+        message_encryption="never",
+        proxy=None,
+        ca_trust_path=None,
+    )
+    with HostsThread([host]), pytest.raises(WinRMTransportError) as refused:
+        protocol.open_shell()
+    assert refused.value.code == 500
+    assert "an envelope in clear" in host.machine.violations
+    assert host.operations == []
+
+
+def test_clear_text_of_pypsrp_is_refused_and_seen(lab: HostLab) -> None:
+    host = new_host(lab)
+    wsman = WSMan(
+        host.address, ssl=False, port=5985, auth="ntlm", username=USER, password=LAB_PASSWORD, encryption="never"
+    )
+    with HostsThread([host]), wsman, pytest.raises(PsrpTransportError):
+        WinRS(wsman).open()
+    assert "an envelope in clear" in host.machine.violations
+    assert host.operations == []
+
+
+def test_pypsrp_reads_our_refusals_with_their_provider(lab: HostLab, tmp_path: Path) -> None:
+    host = new_host(lab)
+    host.shells.quotas.shells_per_user = 1
+    wsman = WSMan(host.address, ssl=False, port=5985, auth="ntlm", username=USER, password=LAB_PASSWORD)
+    with HostsThread([host]), wsman, WinRS(wsman) as shell:
+        with pytest.raises(WSManFaultError) as unknown:
+            Process(shell, COMMAND, id="5C0B8B5C-0000-0000-0000-000000000000").poll_invoke()
+        with pytest.raises(WSManFaultError) as nameless:
+            Process(shell, COMMAND).poll_invoke()
+        with pytest.raises(WSManFaultError) as full:
+            WinRS(wsman).open()
+    assert (unknown.value.code, unknown.value.machine) == (2150858843, "SRV1")
+    assert (nameless.value.code, nameless.value.provider) == (87, "Shell cmd plugin")
+    assert (full.value.code, "maximum number of 1 concurrent shells" in str(full.value)) == (2150859173, True)
+
+
+def test_large_output_comes_in_envelopes_of_the_size_that_the_client_takes(lab: HostLab) -> None:
+    host = new_host(lab)
+    host.faults.stdout = bytes(range(256)) * 2000
+    sizes: list[int] = []
+    wsman = WSMan(host.address, 32768, ssl=False, port=5985, auth="ntlm", username=USER, password=LAB_PASSWORD)
+    with HostsThread([host]), wsman, WinRS(wsman) as shell:
+        process = Process(shell, COMMAND, list(ARGUMENTS))
+        process.begin_invoke()
+        process.send(stdin(load("identify")), end=True)
+        while process.rc is None:
+            before = len(process.stdout)
+            process.poll_invoke()
+            sizes.append(len(process.stdout) - before)
+    assert process.stdout == host.faults.stdout
+    assert max(sizes) * 4 // 3 <= 32768
+    assert len(sizes) >= len(process.stdout) * 4 // 3 // 32768
