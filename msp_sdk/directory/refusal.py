@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from msp_sdk.directory.connection import Link
-from msp_sdk.directory.logon_codes import BindRefusal
 from msp_sdk.errors import BindRejectedError, ConfigError, DirectoryError, LogonError, LogonRejectedError
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.reason import reason
+from msp_sdk.network.kdc_codes import BindRefusal
 from msp_sdk.network.logons import LogonAttempt
 from msp_sdk.secret import Secret
 
