@@ -113,6 +113,11 @@ class ServiceTicket:
             return KerberosFailure("service", None, key_used=False, took_password=True)
         return stepped.context
 
+    @property
+    def is_lost(self) -> bool:
+        """True when the worker that made it has ended."""
+        return not self._worker.alive
+
     def drop(self) -> None:
         """Go on no more. May be repeated, and called after :meth:`finish`."""
         context_id, self._id = self._id, None
@@ -193,6 +198,13 @@ class KerberosTickets:
         self._accounts: defaultdict[str, _Account] = defaultdict(lambda: _Account(self._options.idle_s))
         self._silent: dict[tuple[str, int], float] = {}
 
+    @staticmethod
+    def missing() -> str | None:
+        """The reason why this machine can use no Kerberos at all; None where it can. Ask before :meth:`begin`."""
+        if not is_installed():
+            return "kerberos-missing"
+        return None if can_seal_here() else "kerberos-settings"
+
     def begin(
         self,
         credential: Credential,
@@ -224,10 +236,6 @@ class KerberosTickets:
             UnreachableError: It was cancelled.
             ConfigError: The password is none.
         """
-        if not is_installed():
-            return NotApplicable("kerberos-missing")
-        if not can_seal_here():
-            return NotApplicable("kerberos-settings")
         with self._lock:
             account = self._accounts[credential.ledger_key]
         with _held(account.lock, cancelled):

@@ -14,12 +14,9 @@ from contextlib import suppress
 from attrs import frozen
 
 from msp_sdk.errors import LogonError, MspError, ScriptFailedError, UnreachableError
-from msp_sdk.models.credential import Credential
 from msp_sdk.models.reason import remedy_of
 from msp_sdk.models.target import Target
-from msp_sdk.network.logons import LogonLedger
 from msp_sdk.windows import faults
-from msp_sdk.windows.doors import HostPolicy
 from msp_sdk.windows.envelope import Stdin, encode_input, parse_envelope
 from msp_sdk.windows.identity import HostIdentity, check_identity
 from msp_sdk.windows.link import HostLink, LogonInterruptedError, PausedLogonError, ShellOptions
@@ -46,15 +43,13 @@ class HostSession:
     def __init__(
         self,
         target: Target,
-        credential: Credential,
-        ledger: LogonLedger,
+        link: HostLink,
         *,
-        policy: HostPolicy,
         options: ShellOptions,
     ) -> None:
         self._target = target
         self._options = options
-        self._link = HostLink(target, credential, ledger, policy=policy, options=options)
+        self._link = link
         self._name = self._link.name
         self._shell_id: str | None = None
         self._commands = 0
