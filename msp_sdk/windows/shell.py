@@ -2,8 +2,9 @@
 
 * Nothing is sent in clear: HTTPS with channel binding, or HTTP with every message sealed.
 * Every logon goes through the logon ledger; a refused password is never shown again, anywhere.
-* The machine that answers is compared with the one that was meant before anything is written, and in every answer.
-* A script succeeded when its envelope with our run's id came back, and never otherwise.
+* The host is told which machine is meant, and runs nothing when it is another; we compare it in every answer, too.
+* A script succeeded when its envelope with our run's id came back, and never otherwise. One that writes leaves a record
+  under that id on the host: when its answer is lost it is asked for again, and never done twice.
 
 In a domain logons are by Kerberos, where the host has a full name and a KDC is known: one ticket of the account serves
 all hosts, and the password goes to a KDC once. NTLM, by name, only where Kerberos cannot apply, and never after a KDC
@@ -34,7 +35,8 @@ from msp_sdk.network.threads import ThreadPool
 from msp_sdk.windows.doors import HostPolicy
 from msp_sdk.windows.identity import HostIdentity
 from msp_sdk.windows.link import HostLink, LogonTools, PausedLogonError, ShellOptions
-from msp_sdk.windows.scripts import Script
+from msp_sdk.windows.process import MessageSizes
+from msp_sdk.windows.scripts import Script, load
 from msp_sdk.windows.session import HostSession
 from msp_sdk.windows.ways import PassedDoor, Way, WayMemory
 
@@ -78,14 +80,22 @@ class ScriptResult:
 
 
 class WindowsShell:
-    """A host that is logged on to and is the one that was meant. Scripts run one after the other."""
+    """A host that is logged on to. Scripts run one after the other, and only on the machine that was meant."""
 
     def __init__(self, shells: WindowsShells, session: HostSession, link: HostLink, credential: Credential) -> None:
         self._shells = shells
         self._session = session
         self._link = link
         self._credential = credential
-        self.identity: HostIdentity
+        self._identify_s = shells.options.identify_s
+
+    async def identify(self) -> HostIdentity:
+        """Which machine it is.
+
+        Raises:
+            MspError: As :meth:`run`.
+        """
+        return (await self.run(load("identify"), {}, deadline_s=self._identify_s)).host
 
     @property
     def way(self) -> Way:
@@ -99,7 +109,13 @@ class WindowsShell:
         return self._link.passed_by
 
     async def run(
-        self, script: Script, parameters: Mapping[str, object], *, deadline_s: float, payload: bytes = b""
+        self,
+        script: Script,
+        parameters: Mapping[str, object],
+        *,
+        deadline_s: float,
+        payload: bytes = b"",
+        run_id: str | None = None,
     ) -> ScriptResult:
         """Run a script to its end.
 
@@ -108,22 +124,26 @@ class WindowsShell:
             parameters: JSON values; they travel on stdin and are never spliced into a text.
             deadline_s: After so many seconds the script is ended.
             payload: A file for the script; may be empty.
+            run_id: 1 to 64 letters, digits and hyphens; None for one of our own. A script that writes is run once for
+                an id: whoever comes with the same script and id within a day, from another process too, gets the
+                first run's answer, or ``outcome-unknown`` when that run was cut off.
 
         Raises:
             ScriptFailedError: It said so itself (its code), returned no envelope (``script-failed``), did not end in
                 time (``deadline-exceeded``), or what became of it is not known (``outcome-unknown``; only a script
                 that writes).
             UnreachableError: The connection was lost; nothing was written. Retryable.
-            WrongHostError: Another machine answered.
+            WrongHostError: Another machine answered; nothing was run there.
+            NotAuthorisedHereError: The account is no administrator there, and the script needs one.
             LogonError: The connection had to be renewed, and the logon was refused or not allowed.
-            WindowsError: The host refused, or a parameter is no JSON value.
+            WindowsError: The host refused, or the parameters do not fit the script's contract (``bad-parameters``).
         """
         begun = time.monotonic()
         answer = await self._shells.call(
             self._session,
             self._credential,
             deadline_s,
-            lambda: self._session.run(script, parameters, payload, time.monotonic() + deadline_s),
+            lambda: self._session.run(script, parameters, payload, time.monotonic() + deadline_s, run_id),
         )
         return ScriptResult(answer.value, answer.host, time.monotonic() - begun)
 
@@ -153,10 +173,11 @@ class WindowsShells:
         self._ledger = ledger
         self._policy = policy
         self._prove = prove
-        self._options = options or ShellOptions()
+        self.options = options or ShellOptions()
+        self._sizes = MessageSizes(self.options.most_chunk_bytes)
         self._tickets = KerberosTickets(ledger)
-        self._tools = LogonTools(ledger, self._tickets, WayMemory(self._options.remember_s), kdcs)
-        self._pool = ThreadPool("windows", self._options.threads)
+        self._tools = LogonTools(ledger, self._tickets, WayMemory(self.options.remember_s), kdcs)
+        self._pool = ThreadPool("windows", self.options.threads)
         # Hosts that wait for their turn fill the pool; what ends their waiting must not stand in line behind them.
         self._closers = ThreadPool("windows-close", _CLOSERS)
         self._proving: dict[str, asyncio.Lock] = {}
@@ -164,11 +185,11 @@ class WindowsShells:
 
     @asynccontextmanager
     async def open(self, target: Target, credential: Credential) -> AsyncIterator[WindowsShell]:
-        """Connect to a host, log on, and make sure that it is the one that is meant.
+        """Connect to a host, log on, and start a process for scripts there.
 
         Raises:
             UnreachableError: ``no-address``, ``no-answer`` (silence), ``winrm-closed`` (refused), ``connection-lost``.
-            WrongHostError: Another machine answered, or showed another's certificate; nothing was written.
+            WrongHostError: It showed another machine's certificate. (Which machine it is comes with the first script.)
             EncryptionRefusedError: There is no encrypted way; nothing was sent in clear.
             WindowsError: ``certificate-untrusted``, ``quota-exceeded``, or what the host said.
             LogonNotAllowedError: A rule or the ledger said no; nothing was sent.
@@ -176,17 +197,17 @@ class WindowsShells:
             LogonError: Kerberos did not come about for a reason that NTLM must not go around (``clock-skew`` and
                 others). Retryable.
             NotAuthorisedHereError: The password is right, but this host does not let it in, or gives no shell.
-            ScriptFailedError: PowerShell is restricted or too old there.
+            ScriptFailedError: There is no Windows PowerShell.
             ConfigError: A trusted CA is no certificate.
         """
         if credential.is_domain and await self._closers.run(self._ledger.is_paused, credential):
             # Left paused by hosts before, or by a process that was killed: nobody else would prove it.
             await self._prove_again(credential, _still_paused(credential))
-        link = HostLink(target, credential, self._tools, policy=self._policy(), options=self._options)
-        session = HostSession(target, link, options=self._options)
+        link = HostLink(target, credential, self._tools, policy=self._policy(), options=self.options)
+        session = HostSession(target, link, options=self.options, sizes=self._sizes)
         shell = WindowsShell(self, session, link, credential)
         try:
-            shell.identity = await self.call(session, credential, _OPEN_S, session.open)
+            await self.call(session, credential, _OPEN_S, session.open)
             yield shell
         finally:
             session.cancelled.set()
