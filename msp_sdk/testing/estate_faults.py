@@ -2,8 +2,9 @@
 
 :data:`TROUBLES` is the whole list. A trouble is asked for by its name, with a share of the computers (``0.1``) or a
 count (``3``); :data:`PRESETS` are mixes. The **layers** are the order in which one meets trouble on the way to a host:
-its account, its name in DNS, its doors, what they show, the wire, the service, its clock, the logon, the machine, its
-disk. The first one that cannot be got over decides what is true of the computer, and what lies behind that is not there.
+its account, its name in DNS, its doors, what they show, its clock, the logon, what answers, the wire, the service, the
+machine, its disk. The first one that cannot be got over decides what is true of the computer, and what would lie behind
+it is not there.
 
 Example:
     >>> troubles_of({"silent": 2})["silent"]
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from attrs import evolve, field, frozen
 
@@ -27,8 +28,9 @@ from msp_sdk.testing.estate_plan import PlannedComputer
 __all__ = ["LAYERS", "PRESETS", "TROUBLES", "Layer", "Trouble", "Wanted", "troubles_of"]
 
 Layer = Literal[
-    "account", "name", "door", "listener", "wire", "service", "clock", "logon", "machine", "disk", "controller", "dns"
-]
+    "account", "name", "door", "listener", "clock", "logon", "answers", "wire", "service", "machine", "disk",
+    "controller", "dns",
+]  # fmt: skip
 LAYERS: tuple[Layer, ...] = get_args(Layer)
 # Those of computers; the last two are the site's.
 COMPUTER_LAYERS = LAYERS[:-2]
@@ -42,8 +44,23 @@ def _unchanged(entry: PlannedComputer) -> PlannedComputer:
     return entry
 
 
-def _set(**changes: object) -> Callable[[PlannedComputer], PlannedComputer]:
-    return lambda entry: evolve(entry, **changes)  # type: ignore[arg-type] (the table below is read by a test)
+def _set(**changes: Any) -> Callable[[PlannedComputer], PlannedComputer]:
+    return lambda entry: evolve(entry, **changes)
+
+
+@frozen
+class Hitch:
+    """A trouble of the endpoint, see :data:`msp_sdk.testing.wsman_faults.TROUBLES`.
+
+    Attributes:
+        name: Which one.
+        lasting: For good; else once, at operation ``at``, after ``skip`` such operations.
+    """
+
+    name: str
+    lasting: bool = False
+    at: str | None = None
+    skip: int = 0
 
 
 @frozen
@@ -53,11 +70,13 @@ class Trouble:
     Attributes:
         name: What it is asked for by.
         says: What is the case, for a person.
-        truth: The reason code that is right to find; None where all goes well in the end, or at least as before.
+        truth: The reason code that is right to find; None where all goes well in the end.
+        or_else: Further codes that are right: an honest program may give up and say so, to be asked again.
         change: What it makes of the plan of a computer.
         host: What it sets on the running host: attributes of :class:`~msp_sdk.testing.wsman.WsmanHost` by their path,
             such as ``faults.silent``. For a controller those of :class:`~msp_sdk.testing.directory.LdapServer`, for
             DNS those of :class:`~msp_sdk.testing.dns.DnsServer`.
+        hitch: What its endpoint does.
         cldap: What it sets on a controller's answers to pings.
     """
 
@@ -66,10 +85,13 @@ class Trouble:
     says: str
     truth: str | None = None
     change: Callable[[PlannedComputer], PlannedComputer] = field(default=_unchanged, repr=False)
+    or_else: tuple[str, ...] = ()
     host: Mapping[str, object] = field(factory=dict)
+    hitch: Hitch | None = None
     cldap: Mapping[str, object] = field(factory=dict)
 
 
+_BROKE = ("connection-lost", "outcome-unknown")
 _LIST = (
     # The account in the directory. The machine runs on: whoever touches it all the same is seen.
     Trouble("disabled-account", "account", "the account is disabled", "disabled-account", _set(enabled=False)),
@@ -81,7 +103,7 @@ _LIST = (
     Trouble("not-windows", "account", "a Linux server in the domain", "not-windows",
             _set(role="other", os_name="Red Hat Enterprise Linux", os_version="9.4", door="closed")),
     Trouble("windows-2003", "account", "older than our floor", "unsupported-os",
-            _set(os_name="Windows Server 2003", os_version="5.2 (3790)", role="server", door="closed")),
+            _set(role="server", os_name="Windows Server 2003", os_version="5.2 (3790)", door="closed")),
     Trouble("not-yet-started", "account", "an account whose computer has never started", "new",
             _set(role="other", os_name=None, os_version=None, address=None, door="none", last_seen_at=None)),
     # Its name in DNS.
@@ -90,7 +112,11 @@ _LIST = (
     # Its doors.
     Trouble("winrm-closed", "door", "on, and WinRM is closed", "winrm-closed", _set(door="closed")),
     Trouble("silent", "door", "off, or a firewall that drops everything", "no-answer", _set(door="silent")),
-    Trouble("mute", "door", "it takes connections and says nothing", "no-answer", host={"faults.silent": True}),
+    Trouble("mute", "door", "it takes connections and says nothing", "no-answer", hitch=Hitch("silent", lasting=True)),
+    Trouble("service-stopped", "door", "http.sys has nobody behind it", "winrm-closed",
+            hitch=Hitch("stopped", lasting=True)),
+    Trouble("service-starting", "door", "WinRM has been starting for ever", "winrm-closed",
+            hitch=Hitch("restart", lasting=True)),
     # What the doors show.
     Trouble("http-only", "listener", "5985 alone", None, _set(door="http")),
     Trouble("https-only", "listener", "5986 alone", None, _set(door="https")),
@@ -100,13 +126,68 @@ _LIST = (
             _set(door="https", certificate="self-signed")),
     Trouble("expired-certificate", "listener", "a certificate of last year", "certificate-untrusted",
             _set(door="https", certificate="expired")),
+    # Its clock: Kerberos minds, NTLM does not.
+    Trouble("clock-skew", "clock", "its clock is ten minutes fast", host={"machine.clock.skew": timedelta(minutes=10)}),
     # The logon.
+    Trouble("slow-logon", "logon", "the password is judged slowly", hitch=Hitch("slow-logon", lasting=True)),
     Trouble("broken-trust", "logon", "it cannot ask its domain, and refuses every account", "not-authorised-here",
-            host={"faults.refuse_logons": True}),
+            hitch=Hitch("refuse-logons", lasting=True)),
+    Trouble("drops-logon", "logon", "the connection is cut where the logon's end was due", "connection-lost",
+            hitch=Hitch("drop-logon")),
     Trouble("not-administrator", "logon", "the account is no local administrator", "needs-local-administrator",
             _set(administrable=False)),
+    Trouble("no-right", "logon", "rights of its remote shells were changed", "needs-local-administrator",
+            hitch=Hitch("no-right", lasting=True)),
     Trouble("no-shell-left", "logon", "others have used up its remote shells", "quota-exceeded",
-            host={"shells.quotas.shells_per_user": 0}),
+            hitch=Hitch("no-shell-left", lasting=True)),
+    Trouble("too-many-users", "logon", "as many users as are allowed have shells", "quota-exceeded",
+            hitch=Hitch("too-many-users", lasting=True)),
+    # What answers.
+    Trouble("no-http", "answers", "it answers what is no HTTP", "connection-lost",
+            hitch=Hitch("not-http", lasting=True)),
+    Trouble("no-soap", "answers", "it answers with pages for people", "windows-failed",
+            hitch=Hitch("not-soap", lasting=True)),
+    Trouble("no-wsman", "answers", "it answers envelopes with nothing in them", "windows-failed",
+            hitch=Hitch("not-wsman", lasting=True)),
+    Trouble("other-answers", "answers", "it answers what was never asked", "windows-failed",
+            hitch=Hitch("other-answer", lasting=True)),
+    Trouble("damaged", "answers", "bytes of its answers are changed on the way", "encryption-refused",
+            _set(door="http"), hitch=Hitch("damaged", lasting=True)),
+    Trouble("unsealed", "answers", "somebody answers in its place, in clear", "encryption-refused",
+            _set(door="http"), hitch=Hitch("unsealed", lasting=True)),
+    Trouble("cut-base64", "answers", "the output in its answers is cut off", "windows-failed",
+            hitch=Hitch("cut-base64", lasting=True)),
+    # The wire.
+    Trouble("slow", "wire", "every request is left lying", hitch=Hitch("slow", lasting=True)),
+    Trouble("drip", "wire", "answers come byte by byte", hitch=Hitch("drip", lasting=True)),
+    Trouble("closes-idle", "wire", "quiet connections are closed at once", hitch=Hitch("idle-close", lasting=True)),
+    Trouble("drops-request", "wire", "a connection is cut, its request unread", hitch=Hitch("cut", at="Command")),
+    Trouble("drops-answer", "wire", "a connection is cut where output was due", or_else=_BROKE,
+            hitch=Hitch("lost-answer", at="Receive", skip=1)),
+    Trouble("drops-mid-body", "wire", "a connection is cut in the middle of output", or_else=_BROKE,
+            hitch=Hitch("drop-mid-body", at="Receive", skip=1)),
+    Trouble("half-close", "wire", "it shuts its side where output was due", or_else=_BROKE,
+            hitch=Hitch("half-close", at="Receive", skip=1)),
+    Trouble("half-close-head", "wire", "it sends a head, and shuts its side", or_else=_BROKE,
+            hitch=Hitch("half-close-head", at="Receive", skip=1)),
+    Trouble("forgets-logon", "wire", "a connection's logon is forgotten: 401",
+            hitch=Hitch("forgotten-logon", at="Command")),
+    Trouble("bad-request", "wire", "a connection's logon is forgotten: 400",
+            hitch=Hitch("bad-request", at="Command")),
+    # The service.
+    Trouble("restarts", "service", "WinRM restarts in the middle", or_else=("winrm-closed", *_BROKE),
+            hitch=Hitch("restart", at="Receive", skip=1)),
+    Trouble("shell-gone", "service", "a shell ends by itself", hitch=Hitch("shell-gone")),
+    Trouble("no-operation-left", "service", "a shell's operations are used up", hitch=Hitch("no-operation-left")),
+    Trouble("no-process-left", "service", "a shell's processes are used up", hitch=Hitch("no-process-left")),
+    Trouble("stdin-closed", "service", "a process ends before it has read", or_else=("script-failed", *_BROKE),
+            hitch=Hitch("stdin-closed")),
+    Trouble("small-envelope", "service", "it takes the smallest of envelopes",
+            host={"shells.quotas.max_envelope_bytes": 150 * 1024}),
+    Trouble("too-large", "service", "it takes hardly anything", "too-large", hitch=Hitch("too-large", lasting=True)),
+    Trouble("no-powershell", "service", "Windows PowerShell is gone", "unsupported-os",
+            hitch=Hitch("no-powershell", lasting=True)),
+    Trouble("slow-scripts", "service", "every script takes a while", host={"faults.script_delay_s": 0.5}),
     # The machine.
     Trouble("restricted-language", "machine", "application control restricts PowerShell", "language-restricted",
             host={"machine.language_mode": "ConstrainedLanguage"}),
@@ -116,18 +197,10 @@ _LIST = (
             lambda entry: evolve(entry, machine_rid=entry.rid + 1_000_000)),
     Trouble("renamed", "machine", "it goes by another name under the same account", None,
             lambda entry: evolve(entry, machine_name=f"NEW{entry.rid}")),
-    # The wire; all of it is got over.
-    Trouble("slow", "wire", "every answer takes a while", host={"faults.delay_s": 0.1}),
-    Trouble("slow-scripts", "wire", "every script takes a while", host={"faults.script_delay_s": 0.5}),
-    Trouble("resets-first", "wire", "the first request is met with a reset", host={"faults.reset_connections": 1}),
-    Trouble("drops-requests", "wire", "the connection is cut before a command is read",
-            host={"faults.drop_before": ["Command"]}),
-    Trouble("drops-answers", "wire", "the connection is cut where output was due",
-            host={"faults.drop_after": ["Receive"]}),
-    Trouble("forgets-logon", "wire", "a sealed request is met with an empty 400", host={"faults.forget_logon": True}),
-    Trouble("closes-idle", "wire", "quiet connections are closed at once", host={"idle_close_s": 0.3}),
     # The disk; it is felt by what writes.
     Trouble("disk-full", "disk", "no room left", "disk-full", host={"machine.disk_free_bytes": 1000}),
+    Trouble("antivirus", "disk", "the antivirus takes every file that is written", "blocked-by-antivirus",
+            host={"machine.antivirus.knows": lambda _: True}),
     # The controllers, and DNS.
     Trouble("ldap-silent", "controller", "it takes requests and never answers", host={"faults.silent": True}),
     Trouble("ldap-slow", "controller", "every answer takes a while", host={"faults.delay_s": 0.1}),
@@ -176,6 +249,11 @@ def troubles_of(wanted: Wanted) -> dict[str, float]:
     if unknown:
         raise ConfigError(f"there are no faults {', '.join(unknown)}; there are {', '.join(sorted(TROUBLES))}.")
     for name, amount in wanted.items():
-        if amount < 0 or (isinstance(amount, float) and amount > 1):
+        if amount < 0 or (is_share(amount) and amount > 1):
             raise ConfigError(f"{name}: {amount} is neither a share from 0.0 to 1.0 nor a count.")
     return dict(wanted)
+
+
+def is_share(amount: object) -> bool:
+    """True for a share; a count is an ``int``, so that ``1.0`` is all of them and ``1`` is one."""
+    return isinstance(amount, float)

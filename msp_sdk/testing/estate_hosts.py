@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 
+from msp_sdk.directory.entry import render_sid
+from msp_sdk.testing import wsman_faults
 from msp_sdk.testing.accounts import Accounts
 from msp_sdk.testing.certificates import EstateCA, IssuedCertificate, issue_self_signed
 from msp_sdk.testing.directory_data import (
@@ -21,13 +23,18 @@ from msp_sdk.testing.estate_faults import TROUBLES
 from msp_sdk.testing.estate_plan import PlannedComputer
 from msp_sdk.testing.windows_host import Machine
 from msp_sdk.testing.wsman import WsmanHost
-from msp_sdk.directory.entry import render_sid
 
 HTTP_PORT = 5985
 HTTPS_PORT = 5986
 HTTP_DOORS = ("http", "both")
 HTTPS_DOORS = ("https", "both")
+WINRM_DOORS = frozenset({*HTTP_DOORS, *HTTPS_DOORS})
 _UNITS = {"server": "OU=Servers", "workstation": "OU=Workstations", "domain_controller": "OU=Domain Controllers"}
+
+
+def name_of_machine(entry: PlannedComputer) -> str:
+    """What the machine calls itself."""
+    return entry.machine_name or entry.name
 
 
 def make_planned_entry(entry: PlannedComputer, domain: str) -> DirectoryEntry:
@@ -47,7 +54,12 @@ def make_planned_entry(entry: PlannedComputer, domain: str) -> DirectoryEntry:
 
 
 def make_planned_host(
-    entry: PlannedComputer, accounts: Accounts, ca: EstateCA, *, domain: str, netbios_name: str,
+    entry: PlannedComputer,
+    accounts: Accounts,
+    ca: EstateCA,
+    *,
+    domain: str,
+    netbios_name: str,
     machine: Machine | None = None,
 ) -> WsmanHost:
     """WinRM of a planned computer, not yet started, with all that is wrong with it.
@@ -61,7 +73,7 @@ def make_planned_host(
         machine: The one that was there before; None sets one up.
     """
     machine = machine or Machine(
-        name=entry.machine_name or entry.name,
+        name=name_of_machine(entry),
         domain=netbios_name,
         dns_domain=domain,
         sid=f"{DOMAIN_SID}-{entry.machine_rid or entry.rid}",
@@ -76,8 +88,14 @@ def make_planned_host(
         https_port=HTTPS_PORT if https else None,
         certificate=_certificate(entry, ca, domain) if https else None,
     )
-    for name in entry.troubles:
-        set_all(host, TROUBLES[name].host)
+    for trouble in (TROUBLES[name] for name in entry.troubles):
+        set_all(host, trouble.host)
+        if trouble.hitch is not None:
+            made = wsman_faults.TROUBLES[trouble.hitch.name]
+            if trouble.hitch.lasting:
+                made.start(host)
+            else:
+                made.once(host, at=trouble.hitch.at, skip=trouble.hitch.skip)
     return host
 
 

@@ -52,6 +52,7 @@ class PlannedComputer:
         description: What the directory says of it.
         troubles: What is wrong, in the order in which one meets it; names of :data:`~.estate_faults.TROUBLES`.
         decided_by: The one among them that decides the truth; None when all that is wrong is got over.
+        or_else: Other codes than ``truth`` that are right to find, where an honest program may give up.
         certificate: What it shows over TLS: its ``own``, one for ``other`` names, …
         machine_name: What the machine calls itself, where that is not its account's name.
         machine_rid: Which account the machine takes itself for, where that is not this one.
@@ -71,6 +72,7 @@ class PlannedComputer:
     description: str | None = None
     troubles: tuple[str, ...] = ()
     decided_by: str | None = None
+    or_else: tuple[str, ...] = ()
     certificate: ShownCertificate = "own"
     machine_name: str | None = None
     machine_rid: int | None = None

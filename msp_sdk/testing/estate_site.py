@@ -17,7 +17,7 @@ from typing import Literal
 from attrs import evolve
 
 from msp_sdk.errors import ConfigError
-from msp_sdk.testing.estate_faults import COMPUTER_LAYERS, TROUBLES, Layer, Wanted, troubles_of
+from msp_sdk.testing.estate_faults import COMPUTER_LAYERS, TROUBLES, Layer, Wanted, is_share, troubles_of
 from msp_sdk.testing.estate_plan import (
     AGENT,
     ROOMS,
@@ -89,7 +89,7 @@ def plan_site(
     )
 
 
-def controller_troubles(faults: Wanted, layer: Layer, count: int) -> tuple[str, ...]:
+def site_troubles(faults: Wanted, layer: Layer, count: int) -> tuple[str, ...]:
     """The troubles of the controllers, or of DNS: one for each of them, in the order of the table.
 
     Raises:
@@ -129,7 +129,7 @@ def _give(dice: random.Random, wanted: dict[str, float], pool: Sequence[int]) ->
         if not each_has_one or not left:
             left = dice.sample(pool, len(pool))
         for name in (name for name in counts if TROUBLES[name].layer == layer):
-            if counts[name] > len(left) and isinstance(wanted[name], int):
+            if counts[name] > len(left) and not is_share(wanted[name]):
                 raise ConfigError(f"{name}: there are not {counts[name]} computers left that could have it.")
             for number in left[: counts[name]]:
                 given.setdefault(number, []).append(name)
@@ -139,8 +139,8 @@ def _give(dice: random.Random, wanted: dict[str, float], pool: Sequence[int]) ->
 
 def _count(amount: float, of: int) -> int:
     """A count, or a share of so many; a share above 0 is at least one."""
-    if isinstance(amount, int):
-        return amount
+    if not is_share(amount):
+        return int(amount)
     return max(1, round(amount * of)) if amount else 0
 
 
@@ -148,7 +148,9 @@ def _spoil(entry: PlannedComputer, troubles: Sequence[str]) -> PlannedComputer:
     """A computer with its troubles, as far as one gets."""
     for name in troubles:
         trouble = TROUBLES[name]
-        entry = evolve(trouble.change(entry), troubles=(*entry.troubles, name))
+        entry = evolve(
+            trouble.change(entry), troubles=(*entry.troubles, name), or_else=(*entry.or_else, *trouble.or_else)
+        )
         if trouble.truth is not None:
             return evolve(entry, truth=trouble.truth, decided_by=name)
     return entry
