@@ -3,7 +3,8 @@
 ``python -m msp_sdk.testing.estate`` runs one for other processes. It prints one line of JSON when it is ready, answers
 each line of its stdin with a line of JSON, and ends when its stdin ends:
 
-* ``accounts``, ``machines`` and ``computers`` ask what is counted, what runs, and what is true;
+* ``accounts``, ``machines``, ``computers`` and ``troubles`` ask what is counted, what runs, what is true, and what is
+  wrong; ``violations`` asks for what must never have happened;
 * ``join NAME`` makes a computer's account, ``boot NAME`` lets it restart: only then has it a system and an address;
 * ``disable NAME``, ``rename NAME OTHER``, ``remove NAME``; ``disable-account`` is about the service account;
 * an order that is unknown or cannot be obeyed is answered by ``{"error": …}``, and nothing changed.
@@ -24,7 +25,7 @@ import resource
 import secrets
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -40,7 +41,7 @@ from msp_sdk.testing.directory import LdapServer
 from msp_sdk.testing.directory_data import make_service_account_entry
 from msp_sdk.testing.directory_spec import DirectorySpec
 from msp_sdk.testing.dns import DnsServer, DnsZone
-from msp_sdk.testing.estate_faults import TROUBLES, Layer, Wanted
+from msp_sdk.testing.estate_faults import TROUBLES, Layer, Wanted, parse_faults
 from msp_sdk.testing.estate_hosts import (
     HTTP_PORT,
     HTTPS_PORT,
@@ -251,6 +252,15 @@ class Estate:
         return tuple(servers)
 
 
+_QUESTIONS: Mapping[str, Callable[[RunningEstate], object]] = {
+    "accounts": RunningEstate.account_facts,
+    "machines": RunningEstate.machine_facts,
+    "computers": RunningEstate.computer_facts,
+    "troubles": RunningEstate.trouble_facts,
+    "violations": RunningEstate.violations,
+}
+
+
 async def _serve(spec: EstateSpec) -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
@@ -267,12 +277,8 @@ async def _serve(spec: EstateSpec) -> None:
 async def _answer(estate: RunningEstate, order: list[str]) -> object:
     """Answer one line of stdin; what is not known or cannot be done is an error."""
     match order:
-        case ["accounts"]:
-            return estate.account_facts()
-        case ["machines"]:
-            return estate.machine_facts()
-        case ["computers"]:
-            return estate.computer_facts()
+        case [question] if question in _QUESTIONS:
+            return _QUESTIONS[question](estate)
         case ["disable-account"]:
             estate.disable_account()
         case ["join", name]:
@@ -302,14 +308,22 @@ def main() -> int:
     parser.add_argument("--network", type=int, help="second octet of the loopback addresses")
     parser.add_argument("--no-directory", action="store_true", help="the controllers are in DNS and dead")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds by which every answer is late")
+    parser.add_argument("--seed", type=int, help="draw a site; without one it is the clinic of the demo")
+    parser.add_argument("--faults", default="none", help="a mix (none, clinic, each, hell), or NAME=SHARE,NAME=COUNT,…")
     options = parser.parse_args()
     # What the stand-ins write of themselves is for a person who looks for a fault of theirs.
     os.umask(0o077)
+    try:
+        faults = parse_faults(options.faults)
+    except ConfigError as error:
+        parser.error(error.detail)
     spec = EstateSpec(
         computers=options.computers,
         network=options.network,
         with_directory=not options.no_directory,
         delay_s=options.delay,
+        seed=options.seed,
+        faults=faults,
     )
     # Every host takes some files, and the usual soft limit is 1,024.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -25,7 +25,7 @@ from attrs import evolve, field, frozen
 from msp_sdk.errors import ConfigError
 from msp_sdk.testing.estate_plan import PlannedComputer
 
-__all__ = ["LAYERS", "PRESETS", "TROUBLES", "Layer", "Trouble", "Wanted", "troubles_of"]
+__all__ = ["LAYERS", "PRESETS", "TROUBLES", "Hitch", "Layer", "Trouble", "Wanted", "parse_faults", "troubles_of"]
 
 Layer = Literal[
     "account", "name", "door", "listener", "clock", "logon", "answers", "wire", "service", "machine", "disk",
@@ -216,6 +216,7 @@ _LIST = (
 
 TROUBLES: Mapping[str, Trouble] = MappingProxyType({trouble.name: trouble for trouble in _LIST})
 
+_OF_COMPUTERS = [name for name, each in TROUBLES.items() if each.layer in COMPUTER_LAYERS]
 PRESETS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
         "none": MappingProxyType({}),
@@ -229,8 +230,10 @@ PRESETS: Mapping[str, Mapping[str, float]] = MappingProxyType(
                 "restricted-language": 0.01, "slow": 0.02,
             }
         ),
-        # A tenth of everything.
-        "hell": MappingProxyType({name: 0.1 for name, each in TROUBLES.items() if each.layer in COMPUTER_LAYERS}),
+        # Everything, each on computers of its own.
+        "each": MappingProxyType({name: 1 / len(_OF_COMPUTERS) for name in _OF_COMPUTERS}),
+        # A tenth of everything, one upon the other.
+        "hell": MappingProxyType(dict.fromkeys(_OF_COMPUTERS, 0.1)),
     }
 )  # fmt: skip
 
@@ -252,6 +255,25 @@ def troubles_of(wanted: Wanted) -> dict[str, float]:
         if amount < 0 or (is_share(amount) and amount > 1):
             raise ConfigError(f"{name}: {amount} is neither a share from 0.0 to 1.0 nor a count.")
     return dict(wanted)
+
+
+def parse_faults(text: str) -> Wanted:
+    """Read what a person asks for: a mix's name, or ``silent=0.1,self-signed=2``.
+
+    Raises:
+        ConfigError: As for :func:`troubles_of`.
+    """
+    if "=" not in text:
+        troubles_of(text)
+        return text
+    wanted: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, amount = part.partition("=")
+        try:
+            wanted[name.strip()] = int(amount) if amount.strip().isdigit() else float(amount)
+        except ValueError:
+            raise ConfigError(f"{part!r} is not NAME=SHARE or NAME=COUNT.") from None
+    return troubles_of(wanted)
 
 
 def is_share(amount: object) -> bool:

@@ -27,8 +27,10 @@ from msp_sdk.testing.directory_data import UAC_DISABLED, UAC_WORKSTATION, Direct
 from msp_sdk.testing.directory_filter import split_dn
 from msp_sdk.testing.directory_spec import DirectorySpec
 from msp_sdk.testing.dns import DnsServer, DnsZone
+from msp_sdk.testing.estate_faults import TROUBLES
 from msp_sdk.testing.estate_hosts import HTTP_PORT, HTTPS_PORT, make_planned_entry, make_planned_host
 from msp_sdk.testing.estate_plan import AGENT, PlannedComputer
+from msp_sdk.testing.violations import violations_of
 from msp_sdk.testing.windows_host import Machine
 from msp_sdk.testing.wsman import WsmanHost
 from msp_sdk.wire.converter import encode_bytes, unstructure
@@ -93,6 +95,22 @@ class RunningEstate:
         """Each computer as ``{"name": …, "role": …, "truth": …}``."""
         return [{"name": entry.name, "role": entry.role, "truth": entry.truth} for entry in self.plan]
 
+    def trouble_facts(self) -> dict[str, dict[str, Any]]:
+        """By name: what is wrong, what is right to find, and what else is right."""
+        return {
+            entry.name: {
+                "truth": entry.truth,
+                "or_else": list(entry.or_else),
+                "troubles": list(entry.troubles),
+                "layer": TROUBLES[entry.decided_by].layer if entry.decided_by else None,
+            }
+            for entry in self.plan
+        }
+
+    def violations(self) -> tuple[str, ...]:
+        """What must never happen, and did: see :mod:`msp_sdk.testing.violations`."""
+        return violations_of(self.hosts.values(), self.accounts)
+
     def account_facts(self) -> list[dict[str, Any]]:
         """Each account's count of bad passwords and all of its logons."""
         return [
@@ -107,7 +125,10 @@ class RunningEstate:
         ]
 
     def machine_facts(self) -> dict[str, dict[str, Any]]:
-        """By name: does the agent run there, how often was which script answered, what must never have happened."""
+        """By name: does the agent run there, how often was which script answered, what must never have happened.
+
+        Logons and connections count from the start; shells are those that are open.
+        """
         facts = {}
         for name, host in self.hosts.items():
             service = host.machine.services.find(SERVICE_NAME)
@@ -118,6 +139,9 @@ class RunningEstate:
                 "agent_running": service is not None and service.state == "running",
                 "scripts": counts,
                 "violations": list(host.machine.violations),
+                "connections": host.connection_count,
+                "logons": host.logon_count,
+                "shells": len(host.shells.shells),
             }
         return facts
 

@@ -141,7 +141,7 @@ def _count(amount: float, of: int) -> int:
     """A count, or a share of so many; a share above 0 is at least one."""
     if not is_share(amount):
         return int(amount)
-    return max(1, round(amount * of)) if amount else 0
+    return max(1, int(amount * of)) if amount else 0
 
 
 def _spoil(entry: PlannedComputer, troubles: Sequence[str]) -> PlannedComputer:
