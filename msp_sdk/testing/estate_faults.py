@@ -198,7 +198,7 @@ _LIST = (
     Trouble("renamed", "machine", "it goes by another name under the same account", None,
             lambda entry: evolve(entry, machine_name=f"NEW{entry.rid}")),
     # The disk; it is felt by what writes.
-    Trouble("disk-full", "disk", "no room left", "disk-full", host={"machine.disk_free_bytes": 1000}),
+    Trouble("disk-full", "disk", "no room left", "disk-full", host={"machine.disk_free_bytes": 0}),
     Trouble("antivirus", "disk", "the antivirus takes every file that is written", "blocked-by-antivirus",
             host={"machine.antivirus.knows": lambda _: True}),
     # The controllers, and DNS.
