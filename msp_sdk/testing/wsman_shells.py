@@ -12,6 +12,7 @@ import binascii
 import math
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from xml.etree import ElementTree as ET
 
 from attrs import field, mutable
@@ -144,8 +145,20 @@ class ShellService:
         return 200, render_answer(message.operation, message.message_id, body)
 
     def refuse(self, code: int, request: bytes = b"") -> tuple[int, bytes]:
-        """A fault that answers ``request``, as :meth:`answer` gives one."""
+        """A fault that answers ``request``, as :meth:`answer` gives one.
+
+        A process whose stdin is closed has ended: where that is the fault, it ends.
+        """
+        if code == STDIN_CLOSED and request:
+            self._end_reader(request)
         return 500, Refusal(code).render(message_id_of(request), self.machine.name)
+
+    def _end_reader(self, request: bytes) -> None:
+        with suppress(Refusal):
+            message = read_message(request)
+            shell = self.shells.get(message.shell_id)
+            if shell is not None and message.operation == "Send":
+                _end(self._find(shell, message.element.find("rsp:Stream", NS)), 1)
 
     async def _dispatch(self, message: Message, user: User) -> str:
         now = asyncio.get_running_loop().time()
