@@ -36,10 +36,15 @@ IDLE_LIMIT_S = 100.0
 
 @frozen
 class Trust:
-    """Which certificates are believed: CAs as PEM, and digests of listed certificates (lower-case hex)."""
+    """Which certificates are believed: CAs as PEM, and digests of listed certificates (lower-case hex).
+
+    Attributes:
+        pinned_sha256: What a person has pinned for this very host; None where nobody has.
+    """
 
     cas: tuple[str, ...] = ()
     listed_sha256: frozenset[str] = frozenset()
+    pinned_sha256: str | None = None
 
 
 @frozen
@@ -97,7 +102,7 @@ class Channel:
 
         Raises:
             UnreachableError: ``winrm-closed`` when refused, ``no-answer`` when silent. Retryable.
-            WindowsError: ``certificate-untrusted``.
+            WindowsError: ``certificate-untrusted``; ``certificate-changed`` where another one was pinned.
             WrongHostError: The certificate is another host's.
             EncryptionRefusedError: What answered speaks no TLS that we accept.
             ConfigError: A trusted CA is no PEM certificate.
@@ -318,6 +323,21 @@ def _check_certificate(place: Place, certificate: bytes, why: str) -> None:
     digest = hashlib.sha256(certificate).hexdigest()
     listed = digest in place.trust.listed_sha256
     found = names_in(certificate)
+    if digest == place.trust.pinned_sha256:
+        # A person has said that this very host shows this very certificate: that is more than a name in it.
+        return
+    if why and not listed and place.trust.pinned_sha256 is not None:
+        raise WindowsError(
+            f"{place.hostname} shows another certificate than the one that was pinned for it.",
+            code="certificate-changed",
+            remedy=reason("certificate-changed").remedy,
+            context={
+                "hostname": place.hostname,
+                "sha256": digest,
+                "pinned": place.trust.pinned_sha256,
+                "names": list(found),
+            },
+        )
     if why and not listed:
         raise WindowsError(
             f"the certificate of {place.hostname} is not believed: {why}.",

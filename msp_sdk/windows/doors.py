@@ -11,6 +11,7 @@ from msp_sdk.errors import LogonNotAllowedError, UnreachableError
 from msp_sdk.models.credential import Credential, is_local_name
 from msp_sdk.models.reason import reason
 from msp_sdk.models.target import Target
+from msp_sdk.network.host_pins import HostPin
 from msp_sdk.windows.identity import is_address
 
 HTTPS_PORT = 5986
@@ -19,7 +20,7 @@ _PLAIN_PORTS = frozenset({HTTP_PORT, 80})
 # WinRM's own name first: HTTP/ may have been given to a web application's account.
 SERVICES = ("host", "HTTP")
 
-Mechanism = Literal["kerberos", "ntlm"]
+Mechanism = Literal["kerberos", "ntlm", "basic"]
 
 
 @frozen
@@ -29,12 +30,17 @@ class HostPolicy:
     Attributes:
         allow_ntlm: NTLM with a domain credential also without TLS (the messages are sealed either way).
         allow_domain_admin_on_hosts: A ``domain_admin`` also on hosts that are no controllers.
-        trusted_cas: PEM texts; a host's certificate must lead to one of them, or be listed itself.
+        trusted_cas: PEM texts; a host's certificate must lead to one of them, or be listed or pinned itself.
+        pins: Certificates that a person has pinned for single hosts.
+        allow_basic: A host's own account may be shown by Basic, inside TLS alone and only where the host takes
+            nothing better: the host then gets the password itself.
     """
 
     allow_ntlm: bool = False
     allow_domain_admin_on_hosts: bool = False
     trusted_cas: tuple[str, ...] = ()
+    pins: tuple[HostPin, ...] = ()
+    allow_basic: bool = False
 
 
 @frozen
@@ -205,6 +211,21 @@ def check_ntlm(target: Target, credential: Credential, policy: HostPolicy, *, tl
             remedy=f"{error.remedy} Or for Kerberos: {reason(why).remedy}",
             context={"hostname": name_of(target), "kerberos": why},
         )
+
+
+def basic_applies(credential: Credential, policy: HostPolicy, *, tls: bool, offered: tuple[str, ...]) -> bool:
+    """Whether a password may go by Basic: the site asked for it, and the host takes nothing better.
+
+    Windows takes Basic for a host's own accounts alone.
+
+    Args:
+        credential: Whose.
+        policy: What the site allows.
+        tls: The door speaks TLS, and its certificate is believed.
+        offered: The schemes that the host offers.
+    """
+    names = {name.casefold() for name in offered}
+    return policy.allow_basic and tls and not credential.is_domain and "basic" in names and "negotiate" not in names
 
 
 def _not_allowed(code: str, target: Target, credential: Credential) -> LogonNotAllowedError:

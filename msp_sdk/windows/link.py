@@ -25,14 +25,16 @@ from msp_sdk.errors import (
 from msp_sdk.models.credential import Credential, CredentialState
 from msp_sdk.models.reason import remedy_of
 from msp_sdk.models.target import Target
+from msp_sdk.network.host_pins import pinned
 from msp_sdk.network.kerberos_tickets import Kdc, Kdcs, KerberosTickets, NotApplicable, ServiceTicket
 from msp_sdk.network.logons import LogonAttempt, LogonLedger, LogonPlace
 from msp_sdk.network.passwords import open_password
 from msp_sdk.windows import doors, ticket_logon
+from msp_sdk.windows.basic import BasicLogon
 from msp_sdk.windows.channel import Channel, Place, Trust
 from msp_sdk.windows.doors import Door, HostPolicy, Mechanism
 from msp_sdk.windows.ntlm import NtlmLogon
-from msp_sdk.windows.transport import Wsman
+from msp_sdk.windows.transport import BASIC, Wsman
 from msp_sdk.windows.ways import PassedDoor, Way, WayMemory
 
 _LOGON_S = 2.0
@@ -86,12 +88,12 @@ class LogonTools:
 
 @frozen
 class _Challenged:
-    """A connection whose host waits for the answer to its challenge."""
+    """A connection whose host waits for the answer to its challenge; without a logon of NTLM it waits for Basic."""
 
     wsman: Wsman
-    logon: NtlmLogon
     scheme: str
-    challenge: bytes = field(repr=False)
+    logon: NtlmLogon | None = None
+    challenge: bytes = field(default=b"", repr=False)
 
 
 class PausedLogonError(LogonError):
@@ -170,6 +172,7 @@ class HostLink:
                 *(entry.ca_pem for entry in self._credential.trusted_certificates if entry.ca_pem),
             ),
             frozenset(entry.sha256.lower() for entry in self._credential.trusted_certificates if entry.sha256),
+            pinned(self._policy.pins, (self._target.fqdn or "", self._target.hostname)),
         )
         names = doors.certificate_names(self._target)
         self.passed_by = ()
@@ -223,7 +226,7 @@ class HostLink:
         try:
             way = self._by_kerberos()
             if isinstance(way, NotApplicable):
-                way = self._by_ntlm(known, way.code)
+                way = self._by_password(known, way.code)
         except BaseException:
             self._tools.ways.forget(self._target, self._credential)
             if self._channel is not None:
@@ -282,18 +285,18 @@ class HostLink:
             self._credential, kdcs, services, host, binding=binding, cancelled=self.cancelled
         )
 
-    # NTLM.
+    # NTLM, or Basic where a site asks for it.
 
-    def _by_ntlm(self, known: CredentialState, why: str) -> Way:
+    def _by_password(self, known: CredentialState, why: str) -> Way:
         """Log on by NTLM, where Kerberos does not apply for the reason ``why``."""
         # A host is waited for before the ledger is asked: few logons may be in flight.
         ready = self._prepare(why)
         with self._tools.ledger.attempt(
             self._credential, place=self._place(known), host=self.name, cancelled=self.cancelled
         ) as attempt:
-            wsman = self._attempt(ready, attempt, why)
-        place = wsman.channel.place
-        return Way(place.address, place.door, "ntlm", barred=why)
+            ready = self._attempt(ready, attempt, why)
+        place = ready.wsman.channel.place
+        return Way(place.address, place.door, "ntlm" if ready.logon else "basic", barred=why)
 
     def _place(self, known: CredentialState) -> LogonPlace:
         """As what this host counts in the ledger.
@@ -327,11 +330,18 @@ class HostLink:
             begun.append(logon)
             return logon.first()
 
-        scheme, challenge = wsman.transport.ask_challenge(first)
+        try:
+            scheme, challenge = wsman.transport.ask_challenge(first)
+        except EncryptionRefusedError as error:
+            offered = error.context.get("offers")
+            names = offered if isinstance(offered, tuple) else ()
+            if not doors.basic_applies(self._credential, self._policy, tls=channel.place.door.tls, offered=names):
+                raise
+            return _Challenged(wsman, BASIC)
         begun[-1].check(challenge)
-        return _Challenged(wsman, begun[-1], scheme, challenge)
+        return _Challenged(wsman, scheme, begun[-1], challenge)
 
-    def _attempt(self, ready: _Challenged, attempt: LogonAttempt, why: str) -> Wsman:
+    def _attempt(self, ready: _Challenged, attempt: LogonAttempt, why: str) -> _Challenged:
         """One logon. Until the last message goes out, the attempt counts as never made."""
         try:
             self.check_cancelled()
@@ -342,8 +352,14 @@ class HostLink:
             attempt.not_sent()
             raise
         password = open_password(self._credential, attempt)
+        logon: NtlmLogon | BasicLogon
         try:
-            token = ready.logon.second(ready.challenge, password)
+            if ready.logon is None:
+                logon = BasicLogon(self._credential.username, password)
+                token = logon.token()
+            else:
+                logon = ready.logon
+                token = logon.second(ready.challenge, password)
         except BaseException:
             attempt.not_sent()
             raise
@@ -355,9 +371,9 @@ class HostLink:
         if reply.status != _OK:
             raise self._refused(attempt)
         attempt.succeeded()
-        transport.begin(ready.scheme, ready.logon)
+        transport.begin(ready.scheme, logon)
         self.wsman = ready.wsman
-        return ready.wsman
+        return ready
 
     def _refused(self, attempt: LogonAttempt) -> LogonError:
         verdict = attempt.refused("wrong-password")

@@ -21,6 +21,7 @@ from winrm.transport import Transport
 
 from msp_sdk.errors import EncryptionRefusedError, MspError, WindowsError
 from msp_sdk.windows import faults
+from msp_sdk.windows.basic import BasicLogon
 from msp_sdk.windows.channel import Channel, Reply
 from msp_sdk.windows.envelope import ARGUMENTS, COMMAND
 from msp_sdk.windows.faults import Fault
@@ -33,6 +34,7 @@ _HTTP_UNAUTHORISED = 401
 _SOAP = "application/soap+xml;charset=UTF-8"
 # Windows takes NTLM's own tokens under both; under the first it has taken them for as long as there is WinRM.
 _SCHEMES = ("Negotiate", "NTLM")
+BASIC = "Basic"
 _MESSAGE_ID = re.compile(rb"MessageID[^>]*>\s*([^<\s]+)")
 _RELATES_TO = re.compile(rb"RelatesTo[^>]*>\s*([^<\s]+)")
 _UTF8_CODEPAGE = 65001
@@ -87,15 +89,22 @@ class FencedTransport(Transport):
                 raise EncryptionRefusedError(f"{self._host} answers without a logon; it is no WinRM that we trust.")
             if not any(reply.offers(other) for other in _SCHEMES if other != scheme):
                 break
-        raise EncryptionRefusedError(f"{self._host} offers no logon mechanism that we speak.")
+        offered = tuple(dict.fromkeys(challenge.partition(" ")[0] for challenge in reply.challenges))
+        raise EncryptionRefusedError(
+            f"{self._host} offers no logon mechanism that we speak.",
+            context={"hostname": self._host, "offers": offered},
+        )
 
     def present(self, scheme: str, token: bytes) -> Reply:
         """Send a token without a body; returns the host's answer, which is 200 or 401.
 
         Raises:
+            EncryptionRefusedError: Basic outside TLS; nothing was sent.
             UnreachableError: The connection broke. What became of a logon is not known then.
             WindowsError: The host said something else; the same.
         """
+        if scheme == BASIC and not self._channel.place.door.tls:
+            raise EncryptionRefusedError("a password was to be sent in clear.")
         value = f"{scheme} {base64.b64encode(token).decode('ascii')}"
         reply = self._channel.post(b"", {"Content-Type": _SOAP, "Authorization": value}, self.timeout_s)
         if reply.status not in (_HTTP_OK, _HTTP_UNAUTHORISED):
@@ -120,7 +129,8 @@ class FencedTransport(Transport):
         if self._logon is None or not self._logon.complete:
             raise EncryptionRefusedError("a message was to be sent before the logon was complete.")
         if self._channel.place.door.tls:
-            reply = self._channel.post(data, {"Content-Type": _SOAP}, self.timeout_s)
+            each = {"Authorization": self._logon.header()} if isinstance(self._logon, BasicLogon) else {}
+            reply = self._channel.post(data, {"Content-Type": _SOAP, **each}, self.timeout_s)
         else:
             signature, sealed, padding = self._logon.seal(data)
             content = frame(self._scheme, Sealed(signature, sealed, len(data) + padding))
