@@ -151,7 +151,7 @@ def look_at_servers(name: str, answers: Sequence[ServerAnswer]) -> Finding:
         return remark("dns-servers", code or "dns-failed", f"{who} did not answer; the others did.", evidence)
     strangers = [a.server for a in said if not a.used and first and set(a.addresses) != set(first.addresses)]
     if strangers:
-        title = f"The servers that are used agree; {_some(strangers)} (not used for it) answers otherwise."
+        title = f"The servers that are used agree; {_some(strangers)}, not used for this name, does not."
         return fine("dns-servers", title, evidence)
     if len(said) > 1:
         return fine("dns-servers", f"All {len(said)} servers that were asked say the same.", evidence)
