@@ -272,9 +272,10 @@ def look_at_clock(
     far = {name: skew_s for name, skew_s in known.items() if abs(skew_s) > SKEW_ALLOWED_S}
     host_is_far = host_s is not None and abs(host_s) > SKEW_ALLOWED_S
     if not far and not host_is_far:
-        told = [f"the host's {_apart(host_s)}"] if host_s is not None else []
-        told += [f"{name}'s {_apart(skew_s)}" for name, skew_s in list(known.items())[:2]]
-        return fine("clock", f"The clocks agree: {', '.join(told)}.", evidence)
+        told = ([("the host", host_s)] if host_s is not None else []) + list(known.items())[:2]
+        # HTTP's Date has whole seconds.
+        words = ", ".join(f"{name} by {abs(skew_s):.0f} s" for name, skew_s in told)
+        return fine("clock", f"The clocks agree: {words}.", evidence)
     evidence["explains_certificate"] = host_is_far and any(_explains(look) for look in dated)
     title, remedy = _whose_clock(host_s, known, far)
     if kerberos or evidence["explains_certificate"]:
@@ -283,16 +284,19 @@ def look_at_clock(
 
 
 def _whose_clock(host_s: float | None, known: Mapping[str, float], far: Mapping[str, float]) -> tuple[str, str]:
+    """Whose clock is wrong, and what to do; where two of three agree, it is the third one's."""
     if far:
         name, skew_s = next(iter(far.items()))
-        if host_s is None or abs(host_s - skew_s) <= SKEW_ALLOWED_S or abs(host_s) <= SKEW_ALLOWED_S:
-            title = f"The clock of {name} is {_apart(skew_s)} of this machine's."
-            if host_s is not None and abs(host_s) > SKEW_ALLOWED_S:
-                title = f"This machine's clock is wrong: those of {name} and of the host are {_apart(skew_s)} of it."
-            return title, "Correct the time of this machine, or of the controller if that one is wrong."
+        if host_s is not None and abs(host_s) > SKEW_ALLOWED_S and abs(host_s - skew_s) <= SKEW_ALLOWED_S:
+            title = f"This machine's clock is {_apart(-skew_s)} those of the host and of {name}."
+            return title, "Correct the time of this machine."
+        title = f"The clock of {name} is {_apart(skew_s)} this machine's."
+        if host_s is not None and abs(host_s) <= SKEW_ALLOWED_S:
+            return title, f"Correct the time of {name} (`w32tm /resync` there); the host agrees with this machine."
+        return title, "Correct the time of this machine, or of the controller if that one is wrong."
     assert host_s is not None  # noqa: S101 (one of both is far)
-    title = f"The host's clock is {_apart(host_s)} of this machine's."
-    if known and not far:
+    title = f"The host's clock is {_apart(host_s)} this machine's."
+    if known:
         return title, "Correct the time of the host (`w32tm /resync` there); the controllers agree with this machine."
     return title, "Correct the time of the host (`w32tm /resync` there), or of this machine if that one is wrong."
 
@@ -306,8 +310,10 @@ def _explains(look: DoorLook) -> bool:
 
 
 def _apart(seconds: float) -> str:
+    """How far a clock is from another one, as it goes before that one's name."""
     size = abs(seconds)
-    if size < 2:  # noqa: PLR2004 (HTTP's Date has whole seconds)
-        return "within two seconds"
-    text = f"{size:.0f} s" if size < 120 else f"{size / 60:.0f} min" if size < 7200 else f"{size / 3600:.0f} h"  # noqa: PLR2004
-    return f"{text} {'ahead' if seconds > 0 else 'behind'}"
+    number, unit = next(((size / of, name) for of, name in _UNITS if size >= 2 * of), (size, "s"))
+    return f"{number:.0f} {unit} {'ahead of' if seconds > 0 else 'behind'}"
+
+
+_UNITS = ((86400, "days"), (3600, "h"), (60, "min"))
