@@ -96,6 +96,10 @@ def own_certificate(**how: Any) -> Callable[[DoctorLab], None]:
     return arrange
 
 
+def trusting_nobody(lab: DoctorLab) -> None:
+    lab.trusts = ()
+
+
 def stale_record(lab: DoctorLab) -> None:
     lab.replace_host(http=False, certificate_name="other.corp.example")
 
@@ -222,7 +226,7 @@ TROUBLES = (
     Trouble("ssh-on-5986", peer(5986, says(b"SSH-2.0-x\r\n", first=True)), "tls", "encryption-refused", "5986"),
     Trouble("tls-1.1", own_certificate(newest=ssl.TLSVersion.TLSv1_1), "tls", "tls-too-old", "TLS 1.2"),
     Trouble("self-signed", own_certificate(), "tls", "certificate-untrusted", "List", title="signed by itself"),
-    Trouble("unknown-ca", lambda lab: setattr(lab, "trusts", ()), "tls", "certificate-untrusted", "List", title="Corp CA"),
+    Trouble("unknown-ca", trusting_nobody, "tls", "certificate-untrusted", "List", title="Corp CA"),
     Trouble("expired", own_certificate(ends_in_days=-1), "tls", "certificate-expired", "Renew", title="has expired"),
     Trouble("not-yet-valid", own_certificate(begins_in_days=9), "tls", "certificate-expired", "clock", title="begins"),
     Trouble("weak", own_certificate(digest=hashes.SHA256(), rsa_bits=1024), "tls", "certificate-weak", "2048"),
