@@ -31,7 +31,7 @@ from msp_sdk.testing.accounts import Accounts
 from msp_sdk.testing.certificates import IssuedCertificate
 from msp_sdk.testing.powershell import User
 from msp_sdk.testing.windows_host import Machine
-from msp_sdk.testing.wsman_faults import BEFORE, IDLE, LOGON, Faults, Hitch
+from msp_sdk.testing.wsman_hitches import BEFORE, IDLE, LOGON, Faults, Hitch
 from msp_sdk.testing.wsman_http import (
     Cut,
     HalfClosed,

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from attrs import evolve, frozen
 
-from msp_sdk.testing.wsman_faults import Way
+from msp_sdk.testing.wsman_hitches import Way
 
 SOAP = "application/soap+xml;charset=UTF-8"
 # What no client of WinRM sends in one request.

@@ -12,6 +12,7 @@ import binascii
 import math
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from xml.etree import ElementTree as ET
 
 from attrs import field, mutable
@@ -32,6 +33,7 @@ from msp_sdk.testing.wsman_refusals import (
     ABORTED,
     ACCESS_DENIED,
     ENVELOPE_TOO_SMALL,
+    FILE_NOT_FOUND,
     INVALID_PARAMETER,
     INVALID_SELECTORS,
     MAX_OPERATIONS,
@@ -144,8 +146,20 @@ class ShellService:
         return 200, render_answer(message.operation, message.message_id, body)
 
     def refuse(self, code: int, request: bytes = b"") -> tuple[int, bytes]:
-        """A fault that answers ``request``, as :meth:`answer` gives one."""
+        """A fault that answers ``request``, as :meth:`answer` gives one.
+
+        A process whose stdin is closed has ended: where that is the fault, it ends.
+        """
+        if code == STDIN_CLOSED and request:
+            self._end_reader(request)
         return 500, Refusal(code).render(message_id_of(request), self.machine.name)
+
+    def _end_reader(self, request: bytes) -> None:
+        with suppress(Refusal):
+            message = read_message(request)
+            shell = self.shells.get(message.shell_id)
+            if shell is not None and message.operation == "Send":
+                _end(self._find(shell, message.element.find("rsp:Stream", NS)), 1)
 
     async def _dispatch(self, message: Message, user: User) -> str:
         now = asyncio.get_running_loop().time()
@@ -220,6 +234,9 @@ class ShellService:
         program = line.findtext("rsp:Command", "", NS)
         if not program:
             raise Refusal(SCHEMA)
+        if message.options.get("WINRS_SKIP_CMD_SHELL", "").lower() == "true" and ":\\" not in program:
+            # Nobody but cmd.exe looks for programs (recorded).
+            raise Refusal(FILE_NOT_FOUND)
         used = sum(other.operations for other in self.shells.values() if other.owner == shell.owner)
         if used >= self.quotas.operations_per_user:
             raise Refusal(MAX_OPERATIONS, limit=self.quotas.operations_per_user)
