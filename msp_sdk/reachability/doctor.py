@@ -342,6 +342,6 @@ class HostDoctor:
         target = evolve(case.target, ip_addresses=tuple(first), doors=case.open_ports)
         try:
             async with self._shells.open(target, credential) as shell:
-                return doctor_logon.of_shell(shell.identity, credential.username)
+                return doctor_logon.of_shell(await shell.identify(), credential.username)
         except MspError as error:
             return doctor_logon.of_error(error, credential.username)

@@ -1,18 +1,16 @@
-"""Made-up agents, and small groups of virtual machines to deploy them to.
+"""Packages of made-up agents, and small groups of virtual machines to deploy them to.
 
-An agent's file is what the virtual machines take for a Windows executable. It begins as one does and ends with a line
-of JSON, in which a machine reads its version and how it behaves. The same arguments give the same bytes.
+The same arguments give the same bytes; :mod:`msp_sdk.testing.agent_file` tells what is in them.
 
 Example:
     >>> package, content = build_agent_package("1.2.0")
-    >>> package.size_bytes == len(content), read_agent(content).version
-    (True, '1.2.0')
+    >>> package.version, package.size_bytes == len(content)
+    ('1.2.0', True)
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 
 from attrs import frozen
@@ -22,28 +20,12 @@ from msp_sdk.models.package import AgentPackage, PackageManifest
 from msp_sdk.models.target import Target
 from msp_sdk.secret import Secret
 from msp_sdk.testing.accounts import Account, Accounts
+from msp_sdk.testing.agent_file import AGENT_SIZE_BYTES, build_agent_file
 from msp_sdk.testing.loopback import take_address
 from msp_sdk.testing.windows_host import Machine
 from msp_sdk.testing.wsman import WsmanHost
 
-AGENT_SIZE_BYTES = 200_000
-_MARK = b"\nMSP-DEMO-AGENT "
 SERVICE_NAME = "MspDemoAgent"
-
-
-@frozen
-class AgentTraits:
-    """What a machine reads in a made-up agent.
-
-    Attributes:
-        version: As the file's version information has it.
-        start_failure: Why its service stops at once; None when it runs.
-        flagged: True when the antivirus takes the file away.
-    """
-
-    version: str
-    start_failure: str | None = None
-    flagged: bool = False
 
 
 def build_agent_package(
@@ -65,10 +47,7 @@ def build_agent_package(
         flagged: Makes an agent that the antivirus takes away.
         size_bytes: Of the file.
     """
-    traits = {"version": version, "start_failure": start_failure, "flagged": flagged}
-    trailer = _MARK + json.dumps(traits, sort_keys=True).encode()
-    body = _body(f"{name} {version}", size_bytes - len(trailer))
-    content = body + trailer
+    content = build_agent_file(version, name=name, start_failure=start_failure, flagged=flagged, size_bytes=size_bytes)
     manifest = PackageManifest(
         service_name=SERVICE_NAME,
         display_name="MSP Demo Agent",
@@ -85,23 +64,6 @@ def build_agent_package(
         manifest=manifest,
     )
     return package, content
-
-
-def read_agent(content: bytes) -> AgentTraits | None:
-    """What a machine reads in a file; None when it is no made-up agent."""
-    begin = content.rfind(_MARK)
-    if not content.startswith(b"MZ") or begin < 0:
-        return None
-    try:
-        return AgentTraits(**json.loads(content[begin + len(_MARK) :]))
-    except (ValueError, TypeError):
-        return None
-
-
-def _body(seed: str, size_bytes: int) -> bytes:
-    """Bytes that do not compress, the same for the same seed, and begin as an executable does."""
-    stream = hashlib.shake_256(seed.encode()).digest(max(0, size_bytes - 2))
-    return b"MZ" + stream
 
 
 @frozen

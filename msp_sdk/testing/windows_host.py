@@ -13,15 +13,41 @@ Example:
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 from attrs import Factory, field, frozen, mutable
 
-ServiceState = Literal["running", "stopped"]
-ServiceStart = Literal["auto", "manual", "disabled"]
+from msp_sdk.testing.agent_file import read_agent
+from msp_sdk.testing.machine.antivirus import Antivirus
+from msp_sdk.testing.machine.clock import Clock
+from msp_sdk.testing.machine.faults import WindowsFault
+from msp_sdk.testing.machine.files import FileEntry, Files
+from msp_sdk.testing.machine.firewall import Firewall
+from msp_sdk.testing.machine.names import make_sid
+from msp_sdk.testing.machine.products import Installer
+from msp_sdk.testing.machine.program import Program
+from msp_sdk.testing.machine.reboot import PendingReboot
+from msp_sdk.testing.machine.registry import Registry
+from msp_sdk.testing.machine.rights import Who
+from msp_sdk.testing.machine.services import Service, Services
+
+__all__ = [
+    "Defender",
+    "FileEntry",
+    "Files",
+    "Handler",
+    "Machine",
+    "RegisteredHandler",
+    "Registry",
+    "ScriptCall",
+    "ScriptFault",
+    "Service",
+    "Services",
+    "answers",
+    "handler_of",
+    "handlers",
+    "text_parameter",
+]
 
 
 class ScriptFault(Exception):  # noqa: N818 (it is what a script says, not an error of ours)
@@ -31,137 +57,6 @@ class ScriptFault(Exception):  # noqa: N818 (it is what a script says, not an er
         super().__init__(detail)
         self.code = code
         self.detail = detail
-
-
-class FileLocked(Exception):  # noqa: N818
-    """The file is open in a running program."""
-
-
-@frozen
-class FileEntry:
-    """A file: its path as it was first written, and its content."""
-
-    path: str
-    content: bytes
-
-    @property
-    def sha256(self) -> str:
-        """Lower-case hex."""
-        return hashlib.sha256(self.content).hexdigest()
-
-
-class Files:
-    r"""A file system without case, in which ``/`` is ``\``. What the antivirus knows vanishes as it is written."""
-
-    def __init__(self) -> None:
-        self._entries: dict[str, FileEntry] = {}
-        self.blocked_sha256: set[str] = set()
-        self.blocked_names: set[str] = set()
-
-    @staticmethod
-    def _key(path: str) -> str:
-        return path.replace("/", "\\").rstrip("\\").casefold()
-
-    def write(self, path: str, content: bytes) -> None:
-        """Write a whole file. It is gone again at once where the antivirus knows its name or digest."""
-        key = self._key(path)
-        entry = FileEntry(path.replace("/", "\\"), content)
-        if entry.sha256 in self.blocked_sha256 or key.rsplit("\\", 1)[-1] in self.blocked_names:
-            self._entries.pop(key, None)
-            return
-        self._entries[key] = entry
-
-    def read(self, path: str) -> bytes | None:
-        """The content, or None when there is no such file."""
-        entry = self._entries.get(self._key(path))
-        return entry.content if entry else None
-
-    def entry(self, path: str) -> FileEntry | None:
-        """The file, or None."""
-        return self._entries.get(self._key(path))
-
-    def exists(self, path: str) -> bool:
-        """True when the file is there."""
-        return self._key(path) in self._entries
-
-    def delete(self, path: str) -> bool:
-        """Remove a file; False when it was not there."""
-        return self._entries.pop(self._key(path), None) is not None
-
-    def move(self, source: str, target: str) -> bool:
-        """Rename a file over another; False when it was not there."""
-        entry = self._entries.pop(self._key(source), None)
-        if entry is None:
-            return False
-        self.write(target, entry.content)
-        return True
-
-    def under(self, folder: str) -> tuple[FileEntry, ...]:
-        """All files below a folder, by path."""
-        prefix = self._key(folder) + "\\"
-        return tuple(entry for key, entry in sorted(self._entries.items()) if key.startswith(prefix))
-
-    @property
-    def size_bytes(self) -> int:
-        """What all files take."""
-        return sum(len(entry.content) for entry in self._entries.values())
-
-
-@mutable
-class Service:
-    """A service. ``start_failure`` is why it stops at once when it is started; None when it runs."""
-
-    name: str
-    binary: str
-    display_name: str = ""
-    start: ServiceStart = "auto"
-    state: ServiceState = "stopped"
-    start_failure: str | None = None
-    account: str = "LocalSystem"
-
-
-class Services:
-    """The services of a machine, by name without case."""
-
-    def __init__(self) -> None:
-        self._entries: dict[str, Service] = {}
-        # A service whose binary has this digest fails to start, with this detail.
-        self.failing: dict[str, str] = {}
-
-    def find(self, name: str) -> Service | None:
-        """The service, or None."""
-        return self._entries.get(name.casefold())
-
-    def create(self, service: Service) -> None:
-        """Add or replace a service."""
-        self._entries[service.name.casefold()] = service
-
-    def delete(self, name: str) -> bool:
-        """Remove a service; False when it was not there."""
-        return self._entries.pop(name.casefold(), None) is not None
-
-    def all(self) -> tuple[Service, ...]:
-        """All services, by name."""
-        return tuple(service for _, service in sorted(self._entries.items()))
-
-
-class Registry:
-    """Values by key and name, without case."""
-
-    def __init__(self) -> None:
-        self._values: dict[tuple[str, str], object] = {}
-
-    def set(self, key: str, name: str, value: object) -> None:
-        """Write a value."""
-        self._values[key.casefold(), name.casefold()] = value
-
-    def get(self, key: str, name: str) -> object | None:
-        """The value, or None."""
-        return self._values.get((key.casefold(), name.casefold()))
-
-    def delete(self, key: str, name: str) -> None:
-        """Remove a value; nothing happens when it was not there."""
-        self._values.pop((key.casefold(), name.casefold()), None)
 
 
 @mutable
@@ -185,9 +80,11 @@ class ScriptCall:
     user: str = ""
 
 
-def _domain_sid() -> str:
-    parts = "-".join(str(secrets.randbelow(2**32)) for _ in range(3))
-    return f"S-1-5-21-{parts}-{1000 + secrets.randbelow(9000)}"
+def _account_sid(machine: Machine) -> str:
+    """The SID of a computer account; in a workgroup, of the machine itself."""
+    if machine.dns_domain is None:
+        return make_sid(f"{machine.domain} {machine.name} {machine.seed}")
+    return make_sid(f"domain {machine.dns_domain}", f"{machine.name} {machine.seed}")
 
 
 @mutable(eq=False)
@@ -198,8 +95,14 @@ class Machine:
         name: NetBIOS name, as the machine itself spells it.
         domain: NetBIOS name of its domain, or its workgroup.
         dns_domain: None in a workgroup.
-        sid: Of its computer account (in a workgroup: of the machine).
-        firewall: Profile to on or off.
+        seed: Tells machines of the same name apart: another seed, another SID.
+        sid: Of its computer account (in a workgroup: of the machine). The same for the same name, domain and seed.
+        mutexes: Names of mutexes that other programs hold.
+        execution_policy: Of scripts in files, as ``Get-ExecutionPolicy`` has it; ours come on stdin.
+        clock: Its time; ``clock.skew`` is what it is wrong by.
+        firewall: Profile to on or off, and which ports come through.
+        on_power_off: Called when its power goes, for a reboot too: whoever carries its connections cuts them here.
+        boot_count: How often it came up again.
         notes: Free for handlers: facts that outlive a call, by name.
         violations: What must never happen, such as an unknown script or an envelope in clear. A test fails on any.
     """
@@ -207,21 +110,53 @@ class Machine:
     name: str
     domain: str = "WORKGROUP"
     dns_domain: str | None = None
-    sid: str | None = Factory(_domain_sid)
+    seed: int = field(default=0, kw_only=True)
+    sid: str | None = Factory(_account_sid, takes_self=True)
     is_controller: bool = False
     os_name: str = "Windows Server 2019 Standard"
     os_version: str = "10.0.17763.0"
     powershell_version: str = "5.1.17763.5830"
     language_mode: str = "FullLanguage"
-    disk_free_bytes: int = 20 * 2**30
-    files: Files = field(factory=Files)
-    services: Services = field(factory=Services)
+    _disk_free_bytes: int = 20 * 2**30
+    execution_policy: str = "RemoteSigned"
+    clock: Clock = field(factory=Clock)
+    files: Files = field(init=False)
+    services: Services = field(init=False)
     registry: Registry = field(factory=Registry)
+    antivirus: Antivirus = field(init=False)
+    installer: Installer = field(init=False)
+    pending_reboot: PendingReboot = field(init=False)
     defender: Defender = field(factory=Defender)
-    firewall: dict[str, bool] = field(factory=lambda: {"Domain": True, "Private": True, "Public": True})
+    firewall: Firewall = field(factory=Firewall)
+    on_power_off: list[Callable[[], None]] = field(factory=list)
+    boot_count: int = 0
+    mutexes: set[str] = field(factory=set)
     notes: dict[str, object] = field(factory=dict)
     calls: list[ScriptCall] = field(factory=list)
     violations: list[str] = field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.files = Files(self._disk_free_bytes, self.clock)
+        self.services = Services(self.files, self.clock)
+        self.antivirus = Antivirus(self.files, self.services, self.clock)
+        self.installer = Installer(self.files, self.services, self.registry, self.clock)
+        self.pending_reboot = PendingReboot(self.registry)
+        self.antivirus.watches = lambda: self.defender.real_time_protection or bool(self.notes.get("other_antivirus"))
+        self.files.is_image = self.services.runs_from
+        self.antivirus.knows = _is_flagged_agent
+        self.services.judge = _why_it_does_not_run
+        self.services.reboot = self.reboot
+        self.installer.reboot = self.reboot
+
+    @property
+    def disk_free_bytes(self) -> int:
+        """What is left on its disk. Setting it makes the disk larger or smaller around what is there."""
+        return self.files.free_bytes
+
+    @disk_free_bytes.setter
+    def disk_free_bytes(self, value: int) -> None:
+        self.files.capacity_bytes += value - self.files.free_bytes
+        self.files.free_bytes = value
 
     def identity(self, *, is_administrator: bool = True) -> dict[str, object]:
         """What the envelope says of the machine."""
@@ -236,29 +171,59 @@ class Machine:
             "is_administrator": is_administrator,
         }
 
+    def program(self, who: Who = "administrator") -> Program:
+        """The disk as a program sees it that runs on somebody's behalf."""
+        return Program(self.files, who)
+
     def start_service(self, name: str) -> None:
-        """Start a service as the service manager does.
+        """Start a service and let time pass until it runs, as ``Start-Service`` does.
 
         Raises:
-            ScriptFault: ``install-failed``: it is not there, its file is gone, or it stops at once.
+            ScriptFault: ``install-failed``: it is not there, its file is gone, it stops at once or is too slow.
         """
-        service = self.services.find(name)
-        if service is None:
-            raise ScriptFault("install-failed", f"there is no service {name}.")
-        entry = self.files.entry(service.binary)
-        if entry is None:
-            raise ScriptFault("install-failed", f"the file of the service {name} is not there.")
-        failure = service.start_failure or self.services.failing.get(entry.sha256)
-        if failure is not None:
-            service.state = "stopped"
-            raise ScriptFault("install-failed", failure)
-        service.state = "running"
+        try:
+            self.services.start_and_wait(name)
+        except WindowsFault as fault:
+            raise ScriptFault("install-failed", fault.detail) from fault
 
     def stop_service(self, name: str) -> None:
-        """Stop a service; nothing happens when it is not there."""
-        service = self.services.find(name)
-        if service is not None:
-            service.state = "stopped"
+        """Stop a service and let time pass until it stands; nothing happens when it is not there.
+
+        Raises:
+            ScriptFault: ``install-failed``: it does not stop within 30 seconds.
+        """
+        if not self.services.stop_and_wait(name):
+            raise ScriptFault("install-failed", f"the service {name} did not stop in time.")
+
+    def power_off(self) -> None:
+        """The power goes: connections, processes and open files with it. Nothing comes up by itself."""
+        for cut in tuple(self.on_power_off):
+            cut()
+        self.antivirus.power_off()
+        self.files.forget_handles()
+        self.services.power_off()
+        self.mutexes.clear()
+        self.installer.busy = False
+        self.clock.forget()
+
+    def reboot(self) -> None:
+        """Go down and come up: what was put off until now is done, and services start that start by themselves."""
+        self.power_off()
+        self.pending_reboot.settle(self.files)
+        self.boot_count += 1
+        self.antivirus.boot()
+        self.services.boot()
+
+
+def _is_flagged_agent(content: bytes) -> bool:
+    traits = read_agent(content)
+    return traits is not None and traits.flagged
+
+
+def _why_it_does_not_run(service: Service, content: bytes) -> str | None:
+    """A made-up agent itself says whether it can run."""
+    traits = read_agent(content)
+    return service.start_failure or (traits.start_failure if traits else None)
 
 
 Handler = Callable[[Machine, dict[str, object], bytes], Mapping[str, object]]
@@ -279,11 +244,18 @@ _HANDLERS: dict[str, RegisteredHandler] = {}
 def answers(script: str, *, sha256: str) -> Callable[[Handler], Handler]:
     """Register the handler of a script, for exactly the text with this digest.
 
-    Write the digest as a literal: when the script changes, the handler must be looked at again.
+    Write the digest as a literal: when the script changes, the handler must be looked at again. What Windows refuses
+    and the handler does not catch ends the script with ``script-failed``, as the prelude has it.
     """
 
     def register(handler: Handler) -> Handler:
-        _HANDLERS[sha256] = RegisteredHandler(script, sha256, handler)
+        def answer(machine: Machine, parameters: dict[str, object], payload: bytes) -> Mapping[str, object]:
+            try:
+                return handler(machine, parameters, payload)
+            except WindowsFault as fault:
+                raise ScriptFault("script-failed", fault.detail) from fault
+
+        _HANDLERS[sha256] = RegisteredHandler(script, sha256, answer)
         return handler
 
     return register
@@ -297,6 +269,18 @@ def handler_of(sha256: str) -> RegisteredHandler | None:
 def handlers() -> tuple[RegisteredHandler, ...]:
     """All registered handlers, by script."""
     return tuple(sorted(_HANDLERS.values(), key=lambda entry: entry.script))
+
+
+def text_parameter(parameters: Mapping[str, object], name: str) -> str:
+    """A parameter that is text.
+
+    Raises:
+        ScriptFault: It is not there, or something else.
+    """
+    value = parameters.get(name)
+    if not isinstance(value, str):
+        raise ScriptFault("script-failed", f"the parameter {name} is missing.")
+    return value
 
 
 @answers("identify", sha256="1d4f2ea41fc3039e285f2127efb93ecb1d7c8551d2acc7d6b811b90fbce9eb56")

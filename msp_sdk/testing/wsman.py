@@ -212,7 +212,8 @@ class WsmanHost:
         if connection.answer:
             reply = evolve(reply, challenges=(*reply.challenges, connection.answer))
             connection.answer = ""
-        reply = evolve(reply, date=formatdate(time.time() + self.faults.clock_ahead_s, usegmt=True))
+        ahead_s = self.machine.clock.skew.total_seconds()
+        reply = evolve(reply, date=formatdate(time.time() + ahead_s, usegmt=True))
         way = hitch.way if hitch is not None else None
         over_s = hitch.seconds if hitch is not None and hitch.way == "drip" else self.faults.drip_s
         await send(connection.writer, spoil_reply(way, reply), way, over_s)

@@ -83,7 +83,6 @@ class Faults:
         delay_s: Before each answer.
         drip_s: Each answer goes out byte by byte, over so long.
         service: What becomes of each request: ``stopped`` is 404 (http.sys has nobody behind it), ``starting`` 503.
-        clock_ahead_s: How far the host's clock is ahead of ours; negative: behind.
         script_delay_s: How long each script takes.
         stdout: What the next scripts write instead of their envelope.
     """
@@ -102,7 +101,6 @@ class Faults:
     delay_s: float = 0.0
     drip_s: float = 0.0
     service: Literal["running", "starting", "stopped"] = "running"
-    clock_ahead_s: float = 0.0
     script_delay_s: float = 0.0
     stdout: bytes | None = None
 

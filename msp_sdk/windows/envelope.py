@@ -1,10 +1,22 @@
 """What goes to a host on stdin and what comes back on stdout. No I/O.
 
 The command line is always the same (:data:`COMMAND`, :data:`ARGUMENTS`) and holds nothing of a script or its
-parameters: command lines are logged by Windows. Everything else goes in on stdin, as lines of base64:
-the prelude, the script, the parameters as JSON with the run's id, the payload, and a dot.
+parameters: command lines are logged by Windows. It starts a loop (``bootstrap.ps1``); each script goes in on stdin, as
+lines of base64: the prelude, the script, the request as JSON (run's id, which machine is meant, parameters), the
+payload, and a line with a dot. A script that was cut off in the midst is never run.
 
 What comes back counts only as one envelope with the run's id; an exit code, silence or any other text is a failure.
+The answer ends with its envelope, while the process goes on to wait for the next script.
+
+What this leans on, beside what every use of WinRM does:
+
+* powershell.exe leaves stdin alone unless the command names its variable for piped objects (its console host looks for
+  it in the parsed command), so ``[Console]::In`` is ours.
+* Under ``WINRS_CONSOLEMODE_STDIN=FALSE`` stdin is a pipe whose data arrives while it stays open; Ansible's file
+  transfer, which reads as it sends, shows that.
+* Receive returns output of a process that is still running.
+
+All three are unproven here: there is no Windows to try. ``ShellOptions.one_process`` goes back to a process a script.
 
 Example:
     >>> len(ARGUMENTS[-1]) < 8191
@@ -23,7 +35,8 @@ from collections.abc import Iterator, Mapping
 from attrs import field, frozen
 
 from msp_sdk.errors import ScriptFailedError, WindowsError
-from msp_sdk.windows.identity import HostIdentity
+from msp_sdk.models.target import Target
+from msp_sdk.windows.identity import NETBIOS_LENGTH, HostIdentity, is_address
 from msp_sdk.windows.scripts import Script, read_text
 
 COMMAND = r"C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe"
@@ -33,6 +46,7 @@ VERSION_MARKER = "MSP1-VERSION"
 END_LINE = b"."
 _PAYLOAD_LINE_BYTES = 57_000
 _DETAIL_MAX = 2000
+_RUN_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _CODE = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
@@ -67,42 +81,113 @@ class Stdin:
     head: bytes
     payload: bytes = field(repr=False)
 
-    def pieces(self, size: int) -> Iterator[tuple[bytes, bool]]:
-        """All of it in pieces of at most ``size`` bytes, each with whether it is the last. At least one piece."""
+    def pieces(self, size: int, most: int = 0) -> Iterator[tuple[bytes, bool]]:
+        """All of it in pieces, each with whether it is the last. At least one piece.
+
+        Args:
+            size: The first piece has at most so many bytes.
+            most: Each piece may be twice as long as the one before, up to this; 0 for no growth. A piece is made when
+                it is asked for, so who asks only after the last one has arrived grows with success.
+        """
         waiting = bytearray(self.head)
         for start in range(0, len(self.payload), _PAYLOAD_LINE_BYTES):
             waiting += b"\n" + base64.b64encode(self.payload[start : start + _PAYLOAD_LINE_BYTES])
             while len(waiting) > size:
                 yield bytes(waiting[:size]), False
                 del waiting[:size]
-        waiting += b"\n" + END_LINE
+                size = max(size, min(2 * size, most))
+        waiting += b"\n" + END_LINE + b"\n"
         while len(waiting) > size:
             yield bytes(waiting[:size]), False
             del waiting[:size]
+            size = max(size, min(2 * size, most))
         yield bytes(waiting), True
 
 
-def encode_input(script: Script, parameters: Mapping[str, object], run_id: str, payload: bytes = b"") -> Stdin:
-    """Everything that a host reads on stdin.
+def meant(target: Target) -> dict[str, object]:
+    """What the prelude compares its host with, by the rule of :func:`msp_sdk.windows.identity.check_identity`."""
+    names = {name for name in (target.fqdn, target.hostname) if name and not is_address(name)}
+    return {
+        "names": sorted({name.split(".")[0].casefold()[:NETBIOS_LENGTH] for name in names}),
+        "domain": target.domain_name.rstrip(".") if target.domain_name else None,
+        "sid": target.sid,
+        "in_directory": bool(target.object_guid),
+    }
+
+
+def check_parameters(script: Script, parameters: Mapping[str, object]) -> None:
+    """Compare parameters with the script's contract, before anything is sent.
+
+    Raises:
+        WindowsError: ``bad-parameters``, with the place.
+    """
+    trouble = script.contract.trouble("input", parameters) if script.contract else ""
+    if trouble:
+        raise WindowsError(f"the parameters of the script {script.name} do not fit: {trouble}.", code="bad-parameters")
+
+
+def check_value(script: Script, value: Mapping[str, object]) -> None:
+    """Compare what came back with the script's contract.
+
+    Raises:
+        ScriptFailedError: ``script-failed``, with the place.
+    """
+    trouble = script.contract.trouble("output", value) if script.contract else ""
+    if trouble:
+        raise ScriptFailedError(f"the script {script.name} returned what does not fit: {trouble}.")
+
+
+def encode_input(
+    script: Script,
+    parameters: Mapping[str, object],
+    run_id: str,
+    payload: bytes = b"",
+    *,
+    target: Target | None = None,
+) -> Stdin:
+    """Everything that a host reads on stdin for one script.
 
     Args:
         script: The script to run.
-        parameters: JSON values; ``run_id`` is ours and may not be among them.
-        run_id: Comes back in the envelope.
+        parameters: JSON values.
+        run_id: Comes back in the envelope; 1 to 64 letters, digits and hyphens.
         payload: A file for the script; may be empty.
+        target: Which machine is meant; any other one refuses. None takes any.
 
     Raises:
-        WindowsError: A parameter is no JSON value, or is called ``run_id``. Nothing was sent.
+        WindowsError: A parameter is no JSON value, or the run's id has another shape. Nothing was sent.
     """
-    if "run_id" in parameters:
-        raise WindowsError("a parameter of a script may not be called run_id.", code="bad-parameters")
+    if not _RUN_ID.fullmatch(run_id):
+        raise WindowsError("the id of a run is 1 to 64 letters, digits and hyphens.", code="bad-parameters")
+    request = {
+        "run_id": run_id,
+        "script": script.name,
+        "writes": script.writes,
+        "needs_administrator": script.needs_administrator,
+        "meant": meant(target) if target else {"names": [], "domain": None, "sid": None, "in_directory": False},
+        "parameters": dict(parameters),
+    }
     try:
-        text = json.dumps({**parameters, "run_id": run_id}, allow_nan=False)
+        text = json.dumps(request, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise WindowsError(
             f"the parameters of the script {script.name} are no JSON values.", code="bad-parameters"
         ) from error
-    return Stdin(b"\n".join(base64.b64encode(part.encode()) for part in (prelude(), script.text, text)), payload)
+    lines = (_encoded(prelude()), _encoded(script.text), base64.b64encode(text.encode()))
+    return Stdin(b"\n".join(lines), payload)
+
+
+@functools.lru_cache(maxsize=64)
+def _encoded(text: str) -> bytes:
+    # For the texts of scripts alone; a request may hold what must not be kept.
+    return base64.b64encode(text.encode())
+
+
+def envelope_ended(stdout: bytes | bytearray) -> bool:
+    """True when an envelope is there to its end: its marker's line and the whole line after it."""
+    at = stdout.find(MARKER.encode())
+    line = stdout.find(b"\n", at) if at >= 0 else -1
+    return line >= 0 and stdout.find(b"\n", line + 1) >= 0
 
 
 @frozen

@@ -39,9 +39,12 @@ class ShellOptions:
         threads: How many hosts are worked with at once.
         connect_s: For TCP, and for TLS, each.
         quiet_s: How long one Receive waits; a cancelled run ends within it.
-        identify_s: The deadline of the first script.
-        commands_per_shell: A shell is renewed after so many; Windows counts operations for a shell's whole life.
+        identify_s: How long an opening may take from the logon to the first process; and the script ``identify``.
+        commands_per_shell: A shell is renewed after so many scripts; Windows counts operations for its whole life.
+        one_process: One PowerShell serves all scripts of a shell, two requests each. False starts one a script, for
+            hosts on which that fails; it is unproven on Windows (see :mod:`msp_sdk.windows.envelope`).
         chunk_bytes: Of stdin a message; fits the smallest envelope that Windows allows by default (150 kB).
+        most_chunk_bytes: What a message may grow to while a long payload is sent; fits Windows' 500 kB.
         mechanism: How to log on. Kerberos is not in this version.
     """
 
@@ -50,7 +53,9 @@ class ShellOptions:
     quiet_s: float = 4.0
     identify_s: float = 30.0
     commands_per_shell: int = 100
+    one_process: bool = True
     chunk_bytes: int = 100_000
+    most_chunk_bytes: int = 370_000
     mechanism: Mechanism = "ntlm"
 
 

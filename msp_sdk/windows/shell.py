@@ -2,8 +2,9 @@
 
 * Nothing is sent in clear: HTTPS with channel binding, or HTTP with every message sealed.
 * Every logon goes through the logon ledger; a refused password is never shown again, anywhere.
-* The machine that answers is compared with the one that was meant before anything is written, and in every answer.
-* A script succeeded when its envelope with our run's id came back, and never otherwise.
+* The host is told which machine is meant, and runs nothing when it is another; we compare it in every answer, too.
+* A script succeeded when its envelope with our run's id came back, and never otherwise. One that writes leaves a record
+  under that id on the host: when its answer is lost it is asked for again, and never done twice.
 
 Logons are by NTLM, by name; Kerberos is not in this version.
 
@@ -31,7 +32,8 @@ from msp_sdk.network.threads import ThreadPool
 from msp_sdk.windows.doors import HostPolicy
 from msp_sdk.windows.identity import HostIdentity
 from msp_sdk.windows.link import PausedLogonError, ShellOptions
-from msp_sdk.windows.scripts import Script
+from msp_sdk.windows.process import MessageSizes
+from msp_sdk.windows.scripts import Script, load
 from msp_sdk.windows.session import HostSession
 
 T = TypeVar("T")
@@ -64,16 +66,30 @@ class ScriptResult:
 
 
 class WindowsShell:
-    """A host that is logged on to and is the one that was meant. Scripts run one after the other."""
+    """A host that is logged on to. Scripts run one after the other, and only on the machine that was meant."""
 
     def __init__(self, shells: WindowsShells, session: HostSession, credential: Credential) -> None:
         self._shells = shells
         self._session = session
         self._credential = credential
-        self.identity: HostIdentity
+        self._identify_s = shells.options.identify_s
+
+    async def identify(self) -> HostIdentity:
+        """Which machine it is.
+
+        Raises:
+            MspError: As :meth:`run`.
+        """
+        return (await self.run(load("identify"), {}, deadline_s=self._identify_s)).host
 
     async def run(
-        self, script: Script, parameters: Mapping[str, object], *, deadline_s: float, payload: bytes = b""
+        self,
+        script: Script,
+        parameters: Mapping[str, object],
+        *,
+        deadline_s: float,
+        payload: bytes = b"",
+        run_id: str | None = None,
     ) -> ScriptResult:
         """Run a script to its end.
 
@@ -82,22 +98,26 @@ class WindowsShell:
             parameters: JSON values; they travel on stdin and are never spliced into a text.
             deadline_s: After so many seconds the script is ended.
             payload: A file for the script; may be empty.
+            run_id: 1 to 64 letters, digits and hyphens; None for one of our own. A script that writes is run once for
+                an id: whoever comes with the same script and id within a day, from another process too, gets the
+                first run's answer, or ``outcome-unknown`` when that run was cut off.
 
         Raises:
             ScriptFailedError: It said so itself (its code), returned no envelope (``script-failed``), did not end in
                 time (``deadline-exceeded``), or what became of it is not known (``outcome-unknown``; only a script
                 that writes).
             UnreachableError: The connection was lost; nothing was written. Retryable.
-            WrongHostError: Another machine answered.
+            WrongHostError: Another machine answered; nothing was run there.
+            NotAuthorisedHereError: The account is no administrator there, and the script needs one.
             LogonError: The connection had to be renewed, and the logon was refused or not allowed.
-            WindowsError: The host refused, or a parameter is no JSON value.
+            WindowsError: The host refused, or the parameters do not fit the script's contract (``bad-parameters``).
         """
         begun = time.monotonic()
         answer = await self._shells.call(
             self._session,
             self._credential,
             deadline_s,
-            lambda: self._session.run(script, parameters, payload, time.monotonic() + deadline_s),
+            lambda: self._session.run(script, parameters, payload, time.monotonic() + deadline_s, run_id),
         )
         return ScriptResult(answer.value, answer.host, time.monotonic() - begun)
 
@@ -124,8 +144,9 @@ class WindowsShells:
         self._ledger = ledger
         self._policy = policy
         self._prove = prove
-        self._options = options or ShellOptions()
-        self._pool = ThreadPool("windows", self._options.threads)
+        self.options = options or ShellOptions()
+        self._sizes = MessageSizes(self.options.most_chunk_bytes)
+        self._pool = ThreadPool("windows", self.options.threads)
         # Hosts that wait for their turn fill the pool; what ends their waiting must not stand in line behind them.
         self._closers = ThreadPool("windows-close", _CLOSERS)
         self._proving: dict[str, asyncio.Lock] = {}
@@ -133,26 +154,28 @@ class WindowsShells:
 
     @asynccontextmanager
     async def open(self, target: Target, credential: Credential) -> AsyncIterator[WindowsShell]:
-        """Connect to a host, log on, and make sure that it is the one that is meant.
+        """Connect to a host, log on, and start a process for scripts there.
 
         Raises:
             UnreachableError: ``no-address``, ``no-answer`` (silence), ``winrm-closed`` (refused), ``connection-lost``.
-            WrongHostError: Another machine answered, or showed another's certificate; nothing was written.
+            WrongHostError: It showed another machine's certificate. (Which machine it is comes with the first script.)
             EncryptionRefusedError: There is no encrypted way; nothing was sent in clear.
             WindowsError: ``certificate-untrusted``, ``quota-exceeded``, or what the host said.
             LogonNotAllowedError: A rule or the ledger said no; nothing was sent.
             LogonRejectedError: The password was refused; this version of the credential has ended.
             NotAuthorisedHereError: The password is right, but this host does not let it in, or gives no shell.
-            ScriptFailedError: PowerShell is restricted or too old there.
+            ScriptFailedError: There is no Windows PowerShell.
             ConfigError: A trusted CA is no certificate.
         """
         if credential.is_domain and await self._closers.run(self._ledger.is_paused, credential):
             # Left paused by hosts before, or by a process that was killed: nobody else would prove it.
             await self._prove_again(credential, _still_paused(credential))
-        session = HostSession(target, credential, self._ledger, policy=self._policy(), options=self._options)
+        session = HostSession(
+            target, credential, self._ledger, policy=self._policy(), options=self.options, sizes=self._sizes
+        )
         shell = WindowsShell(self, session, credential)
         try:
-            shell.identity = await self.call(session, credential, _OPEN_S, session.open)
+            await self.call(session, credential, _OPEN_S, session.open)
             yield shell
         finally:
             session.cancelled.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -131,14 +132,14 @@ def peer(port: int, talk: Any, *, tls: bool = False) -> Callable[[DoctorLab], No
 
 def clock_of_host(lab: DoctorLab) -> None:
     assert lab.host is not None
-    lab.host.faults.clock_ahead_s = 1200
+    lab.host.machine.clock.skew = timedelta(minutes=20)
 
 
 def our_clock_makes_it_expired(lab: DoctorLab) -> None:
     # The host and its CA live a year ago: by the host's clock the certificate is good.
     own_certificate(begins_in_days=-400, ends_in_days=-300)(lab)
     assert lab.host is not None
-    lab.host.faults.clock_ahead_s = -350 * 86400
+    lab.host.machine.clock.skew = timedelta(days=-350)
 
 
 def domain_admin(lab: DoctorLab) -> None:

@@ -26,13 +26,13 @@ CMDLETS = frozenset(
         *("Get-MpComputerStatus", "Get-NetFirewallProfile"),
     }
 )
-HELPERS = frozenset({"Stop-Script", "Save-Payload"})
+HELPERS = frozenset({"New-ClosedFolder", "Read-Payload", "Save-Payload", "Stop-Script"})
 
 # What carries the scripts has no handler that names its digest, so it is pinned here. After a change read
-# ``run_script`` in msp_sdk/testing/powershell.py, which states what the two do, then write the new digest.
+# ``_loop`` and ``_serve`` in msp_sdk/testing/powershell.py, which states what the two do, then write the new digest.
 CARRIER_SHA256 = {
-    "bootstrap": "72a18c7c6dba3e33ed1c4f40bcf93bcc81f22e1eb09b7fc2eaf4fdc12de3e484",
-    "prelude": "a4978094a874ef2f7aab49cc6bd5244760bba9863ef1e2148f3b43f6a79ff0cd",
+    "bootstrap": "a380a2989544a2e0f768b14524d0eaa76e91783581929514efbf13b95382419a",
+    "prelude": "f5773bf13d4dd05f836b0ac5eb749c78c854706c0fbaaa1ed99ddbe35b224e46",
 }
 
 

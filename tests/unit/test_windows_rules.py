@@ -18,7 +18,7 @@ from msp_sdk.testing.certificates import EstateCA
 from msp_sdk.windows import doors, faults
 from msp_sdk.windows.channel import names_in
 from msp_sdk.windows.doors import Door, HostPolicy
-from msp_sdk.windows.envelope import Stdin, encode_input, parse_envelope
+from msp_sdk.windows.envelope import Stdin, encode_input, envelope_ended, parse_envelope
 from msp_sdk.windows.identity import HostIdentity, check_identity
 from msp_sdk.windows.scripts import load
 
@@ -192,20 +192,46 @@ def test_failed_script_says_its_code_and_a_strange_code_is_not_taken_over() -> N
     assert strange.code == "script-failed"
 
 
-@pytest.mark.parametrize("parameters", [{"run_id": "x"}, {"x": object()}, {"x": float("nan")}])
+@pytest.mark.parametrize("parameters", [{"x": object()}, {"x": float("nan")}])
 def test_parameters_that_are_no_json_are_refused_before_anything_is_sent(parameters) -> None:
     with pytest.raises(errors.WindowsError) as caught:
         encode_input(load("identify"), parameters, "r1")
     assert caught.value.code == "bad-parameters"
 
 
+@pytest.mark.parametrize("run_id", ["", "a" * 65, "a b", "../x", "a\n"])
+def test_id_of_a_run_is_a_plain_name_since_it_names_a_file(run_id: str) -> None:
+    with pytest.raises(errors.WindowsError):
+        encode_input(load("identify"), {}, run_id)
+
+
 @given(st.binary(max_size=500), st.integers(1, 100))
 def test_pieces_are_the_whole_and_only_the_last_ends(data: bytes, size: int) -> None:
     pieces = list(Stdin(b"head", data).pieces(size))
-    head, *payload, end = b"".join(piece for piece, _ in pieces).split(b"\n")
-    assert (head, b"".join(map(base64.b64decode, payload)), end) == (b"head", data, b".")
+    head, *payload, end, rest = b"".join(piece for piece, _ in pieces).split(b"\n")
+    assert (head, b"".join(map(base64.b64decode, payload)), end, rest) == (b"head", data, b".", b"")
     assert max(len(piece) for piece, _ in pieces) <= size
     assert [end for _, end in pieces] == [False] * (len(pieces) - 1) + [True]
+
+
+def test_pieces_grow_twofold_up_to_the_most() -> None:
+    sizes = [len(piece) for piece, _ in Stdin(b"", b"x" * 60_000).pieces(1000, 9000)]
+    assert sizes[:5] == [1000, 2000, 4000, 8000, 9000]
+    assert set(sizes[4:-1]) == {9000}
+
+
+@pytest.mark.parametrize(
+    ("stdout", "ended"),
+    [
+        (b"", False),
+        (b"MSP1-ENVELOPE", False),
+        (b"MSP1-ENVELOPE\r\n", False),
+        (b"MSP1-ENVELOPE\r\nabc", False),
+        (b"noise\nMSP1-ENVELOPE\r\nabc\n", True),
+    ],
+)
+def test_answer_ends_with_its_envelope_and_not_before(stdout: bytes, ended) -> None:
+    assert envelope_ended(stdout) is ended
 
 
 @pytest.mark.parametrize(

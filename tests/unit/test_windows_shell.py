@@ -138,7 +138,7 @@ def test_connection_that_idled_out_is_renewed_by_another_logon_of_the_ledger(lab
     front.assert_nothing_in_clear()
     assert host.machine.violations == []
     assert host.logon_count == 2
-    assert [call.script for call in host.machine.calls] == ["identify", "test-echo", "identify", "test-write"]
+    assert [call.script for call in host.machine.calls] == ["test-echo", "test-write"]
 
 
 def test_restart_of_the_service_is_survived_with_a_new_shell(lab: HostLab) -> None:

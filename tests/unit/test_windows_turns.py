@@ -97,7 +97,7 @@ def test_one_who_asked_in_vain_answers_for_all_who_stood_behind_and_for_nobody_l
 def open_all(lab: HostLab, shells: WindowsShells, hosts: list[WsmanHost], credential: Credential) -> list[object]:
     async def one(host: WsmanHost) -> str:
         async with shells.open(lab.target(host), credential) as shell:
-            return shell.identity.computer_name
+            return (await shell.identify()).computer_name
 
     async def go() -> list[object]:
         try:

@@ -1,16 +1,18 @@
-# Runs one script and writes exactly one envelope. Lines of stdin: 0 this text, 1 the script, 2 the parameters as JSON,
-# each as base64 of UTF-8; then the payload, a chunk of base64 a line; then a line with a dot. Without the dot stdin was
-# cut off, and nothing is run.
+# Runs one script and returns exactly one envelope. Lines: 0 this text, 1 the script, 2 the request as JSON, each as
+# base64 of UTF-8; then the payload, a chunk of base64 a line. Kept outlives the run, within the process.
+# The request: run_id, script, writes, needs_administrator, meant (which machine), parameters.
+# A script that writes leaves a record of its run: its envelope, by run id. Who comes with the same id again, also while
+# the first is at work, gets that envelope, and nothing is run. A record that was begun and not ended is of a run that
+# was cut off: nobody knows what it did, and that is said. Records hold no parameters, only what the envelope holds.
 # Helpers for scripts:
 #   Stop-Script CODE DETAIL   ends the script with a reason code.
 #   Save-Payload PATH         writes the payload to a new file and returns its length in bytes.
-param($Lines)
+#   Read-Payload STREAM       writes the payload to a stream.
+#   New-ClosedFolder PATH     makes a folder for SYSTEM and administrators alone, or makes it one.
+param($Lines, $Kept)
 $ErrorActionPreference = 'Stop'
 $ProgressPreference = 'SilentlyContinue'
 $WarningPreference = 'SilentlyContinue'
-if ($Lines[$Lines.Length - 1] -ne '.') {
-    exit 4
-}
 
 # Only for this process: modules of Windows itself do not load under the default policy of workstations.
 try {
@@ -26,18 +28,40 @@ function Stop-Script {
     throw $failure
 }
 
+function Read-Payload {
+    param($Stream)
+    for ($index = 3; $index -lt $Lines.Length; $index++) {
+        $chunk = [Convert]::FromBase64String($Lines[$index])
+        $Stream.Write($chunk, 0, $chunk.Length)
+    }
+}
+
 function Save-Payload {
     param([string]$Path)
     $stream = New-Object System.IO.FileStream($Path, 'Create', 'Write', 'None')
     try {
-        for ($index = 3; $Lines[$index] -ne '.'; $index++) {
-            $chunk = [Convert]::FromBase64String($Lines[$index])
-            $stream.Write($chunk, 0, $chunk.Length)
-        }
+        Read-Payload $stream
         $stream.Flush($true)
         $stream.Length
     } finally {
         $stream.Dispose()
+    }
+}
+
+function New-ClosedFolder {
+    param([string]$Path)
+    # Users may create folders in ProgramData: one that was there before gets our rights, and a link is refused.
+    $security = New-Object System.Security.AccessControl.DirectorySecurity
+    # Only these two parts: to write the audit part needs a privilege that some policies take away.
+    $security.SetSecurityDescriptorSddlForm('O:BAD:PAI(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)', 'Owner, Access')
+    if ([IO.Directory]::Exists($Path)) {
+        $entry = New-Object System.IO.DirectoryInfo($Path)
+        if (($entry.Attributes -band [IO.FileAttributes]::ReparsePoint) -ne 0) {
+            Stop-Script 'script-failed' "$Path is a link; it is not written to."
+        }
+        $entry.SetAccessControl($security)
+    } else {
+        [void][IO.Directory]::CreateDirectory($Path, $security)
     }
 }
 
@@ -81,18 +105,105 @@ function Get-HostIdentity {
     $identity
 }
 
-$envelope = @{ run_id = $null; ok = $false; value = $null; error = $null; host = $null }
-try {
-    $Parameters = ConvertFrom-Json -InputObject (ConvertFrom-Line $Lines[2])
-    $envelope.run_id = [string]$Parameters.run_id
-    $envelope.host = Get-HostIdentity
-    $script = [ScriptBlock]::Create((ConvertFrom-Line $Lines[1]))
-    $values = @(& $script $Parameters)
-    if ($values.Length -ne 1 -or -not ($values[0] -is [System.Collections.IDictionary])) {
-        Stop-Script 'script-failed' 'the script did not return exactly one hashtable.'
+function Get-Difference {
+    # What is against this being the machine that was meant; nothing when it is.
+    param($Meant, $Identity)
+    if ($Meant.sid -and $Identity.sid) {
+        if ($Meant.sid -ne $Identity.sid) {
+            return 'its computer account is another one.'
+        }
+        return
     }
-    $envelope.value = $values[0]
-    $envelope.ok = $true
+    $names = @($Meant.names)
+    if ($names.Length -gt 0 -and $names -notcontains $Identity.computer_name) {
+        return 'its name is another one.'
+    }
+    if ($Meant.domain) {
+        if ($Identity.dns_domain) {
+            if ($Identity.dns_domain.TrimEnd('.') -ne $Meant.domain) {
+                return "it belongs to the domain $($Identity.dns_domain)."
+            }
+        } elseif ($Meant.in_directory) {
+            return "it belongs to no domain, and $($Meant.domain) was meant."
+        }
+    }
+}
+
+function Remove-OldRecord {
+    # Records of a day ago, and the oldest of too many.
+    param([string]$Folder)
+    $files = [IO.Directory]::GetFiles($Folder)
+    [long[]]$times = @(foreach ($file in $files) { [IO.File]::GetLastWriteTimeUtc($file).Ticks })
+    [Array]::Sort($times, $files)
+    $limit = [DateTime]::UtcNow.AddDays(-1).Ticks
+    for ($index = 0; $index -lt $files.Length; $index++) {
+        if ($times[$index] -lt $limit -or $index -lt $files.Length - 400) {
+            try {
+                [IO.File]::Delete($files[$index])
+            } catch {
+                $null = $_
+            }
+        }
+    }
+}
+
+$envelope = @{ run_id = $null; ok = $false; value = $null; error = $null; host = $null }
+$mutex = $null
+$held = $false
+$begun = $false
+$stored = $null
+try {
+    $request = ConvertFrom-Json -InputObject (ConvertFrom-Line $Lines[2])
+    $envelope.run_id = [string]$request.run_id
+    if (-not $Kept.identity) {
+        $Kept.identity = Get-HostIdentity
+    }
+    $envelope.host = $Kept.identity
+    $difference = Get-Difference $request.meant $Kept.identity
+    if ($difference) {
+        Stop-Script 'wrong-host' $difference
+    }
+    if ($request.needs_administrator -and -not $Kept.identity.is_administrator) {
+        Stop-Script 'needs-local-administrator' 'the account is no administrator of this host.'
+    }
+    $script = [ScriptBlock]::Create((ConvertFrom-Line $Lines[1]))
+    if ($request.writes) {
+        $name = "$($request.run_id)-$($request.script)"
+        if ($name -notmatch '^[A-Za-z0-9-]{1,130}$') {
+            Stop-Script 'script-failed' 'the run has no plain name.'
+        }
+        $mutex = New-Object System.Threading.Mutex($false, "Global\msp-run-$name")
+        try {
+            $held = $mutex.WaitOne(900000)
+        } catch [System.Threading.AbandonedMutexException] {
+            $held = $true
+        }
+        if (-not $held) {
+            Stop-Script 'outcome-unknown' 'a run with this id is still at work.'
+        }
+        $base = [Environment]::ExpandEnvironmentVariables('%ProgramData%\msp')
+        $folder = [IO.Path]::Combine($base, 'runs')
+        New-ClosedFolder $base
+        New-ClosedFolder $folder
+        $record = [IO.Path]::Combine($folder, $name)
+        if ([IO.File]::Exists("$record.done")) {
+            $stored = [IO.File]::ReadAllText("$record.done")
+        } elseif ([IO.File]::Exists("$record.begun")) {
+            Stop-Script 'outcome-unknown' 'an earlier run with this id was cut off.'
+        } else {
+            Remove-OldRecord $folder
+            [IO.File]::WriteAllText("$record.begun", '')
+            $begun = $true
+        }
+    }
+    if (-not $stored) {
+        $values = @(& $script $request.parameters)
+        if ($values.Length -ne 1 -or -not ($values[0] -is [System.Collections.IDictionary])) {
+            Stop-Script 'script-failed' 'the script did not return exactly one hashtable.'
+        }
+        $envelope.value = $values[0]
+        $envelope.ok = $true
+    }
 } catch {
     $code = [string]$_.Exception.Data['msp-code']
     if ($code -eq '') {
@@ -104,8 +215,26 @@ try {
     }
     $envelope.error = @{ code = $code; detail = $detail }
 }
-$json = ConvertTo-Json -InputObject $envelope -Depth 16 -Compress
-$data = [Convert]::ToBase64String([Text.Encoding]::UTF8.GetBytes($json))
-[Console]::Out.WriteLine('MSP1-ENVELOPE')
-[Console]::Out.WriteLine($data)
-[Console]::Out.Flush()
+if ($stored) {
+    $data = $stored
+} else {
+    $json = ConvertTo-Json -InputObject $envelope -Depth 16 -Compress
+    $data = [Convert]::ToBase64String([Text.Encoding]::UTF8.GetBytes($json))
+}
+try {
+    if ($begun) {
+        # Whole or not at all. Where the disk is full the record stays begun, and the answer goes out all the same.
+        [IO.File]::WriteAllText("$record.new", $data)
+        [IO.File]::Move("$record.new", "$record.done")
+    }
+} catch {
+    $null = $_
+}
+if ($held) {
+    $mutex.ReleaseMutex()
+}
+if ($mutex) {
+    $mutex.Dispose()
+}
+'MSP1-ENVELOPE'
+$data
