@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
+from typing import cast
 
 from attrs import evolve, field, frozen
 
@@ -45,7 +46,8 @@ from msp_sdk.reachability.doctor_look import look_at_door
 from msp_sdk.reachability.doctor_rules import Ways, doors_left, look_at_rules
 from msp_sdk.windows.doors import HostPolicy
 from msp_sdk.windows.identity import is_address
-from msp_sdk.windows.shell import WindowsShells
+from msp_sdk.windows.scripts import load
+from msp_sdk.windows.shell import WindowsShell, WindowsShells
 
 _THREADS = 4
 _ADDRESSES_TRIED = 8
@@ -342,6 +344,17 @@ class HostDoctor:
         target = evolve(case.target, ip_addresses=tuple(first), doors=case.open_ports)
         try:
             async with self._shells.open(target, credential) as shell:
-                return doctor_logon.of_shell(await shell.identify(), credential.username)
+                identity = await shell.identify()
+                policies = await self._ask_for_policies(shell)
+                return doctor_logon.of_shell(identity, credential.username, policies)
         except MspError as error:
             return doctor_logon.of_error(error, credential.username)
+
+    async def _ask_for_policies(self, shell: WindowsShell) -> Mapping[str, str] | MspError:
+        """The execution policies by scope, or why they cannot be told: the host is known to work by then."""
+        try:
+            result = await shell.run(load("execution-policy"), {}, deadline_s=self._options.step_s)
+        except MspError as error:
+            return error
+        policies = cast("Sequence[Mapping[str, str]]", result.value["policies"])
+        return {entry["scope"]: entry["policy"] for entry in policies}

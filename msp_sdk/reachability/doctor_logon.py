@@ -66,13 +66,13 @@ def _step_of(error: MspError) -> Step:
     return "logon" if error.code.startswith("certificate-") or error.code == "bad-trusted-ca" else "shell"
 
 
-def of_shell(identity: HostIdentity, user: str, policies: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
+def of_shell(identity: HostIdentity, user: str, policies: Mapping[str, str] | MspError) -> tuple[Finding, ...]:
     """The findings of a host that was logged on to and worked with.
 
     Args:
         identity: As the host tells it.
         user: Who logged on.
-        policies: Execution policies by scope; None when they were not asked for.
+        policies: Execution policies by scope, or why they are not known.
     """
     who = (
         identity.computer_name if identity.dns_domain is None else f"{identity.computer_name} of {identity.dns_domain}"
@@ -103,15 +103,16 @@ def of_shell(identity: HostIdentity, user: str, policies: Mapping[str, str] | No
     )
 
 
-def _powershell(identity: HostIdentity, policies: Mapping[str, str] | None) -> Finding:
-    evidence = {
-        "version": identity.powershell_version,
-        "language_mode": identity.language_mode,
-        "execution_policies": None if policies is None else dict(policies),
-    }
-    title = f"Windows PowerShell {identity.powershell_version}, {identity.language_mode}."
-    forced = [scope for scope in _FORCED if (policies or {}).get(scope, "") not in _HARMLESS]
-    if forced and policies is not None:
-        said = f"{title[:-1]}; Group Policy sets the execution policy to {policies[forced[0]]}."
+def _powershell(identity: HostIdentity, policies: Mapping[str, str] | MspError) -> Finding:
+    evidence: dict[str, object] = {"version": identity.powershell_version, "language_mode": identity.language_mode}
+    title = f"Windows PowerShell {identity.powershell_version}, {identity.language_mode}"
+    if isinstance(policies, MspError):
+        entry = reason_of(policies)
+        said = f"{title}; its execution policies could not be read: {policies.detail}"
+        return remark("powershell", entry.code, said, evidence, remedy=entry.remedy)
+    evidence["execution_policies"] = dict(policies)
+    forced = [scope for scope in _FORCED if policies.get(scope, "") not in _HARMLESS]
+    if forced:
+        said = f"{title}; Group Policy sets the execution policy to {policies[forced[0]]}."
         return remark("powershell", "execution-policy", said, evidence)
-    return fine("powershell", title, evidence)
+    return fine("powershell", f"{title}.", evidence)

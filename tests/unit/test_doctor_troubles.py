@@ -395,3 +395,14 @@ def test_target_of_the_directory_is_compared_by_its_sid(lab: DoctorLab):
     examined = lab.examine()
     assert (examined.verdict.step, examined.verdict.code) == ("identity", "wrong-host")
     assert lab.logon_count == 1
+
+
+def test_execution_policy_of_group_policy_is_a_remark_since_our_scripts_are_no_files(lab: DoctorLab):
+    local(lab)
+    assert lab.host is not None
+    lab.host.machine.notes["group_execution_policy"] = "AllSigned"
+    examined = lab.examine()
+    assert examined.ok
+    last = examined.findings[-1]
+    assert (last.ok, last.code) == (True, "execution-policy")
+    assert "AllSigned" in last.title
