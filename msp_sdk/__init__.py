@@ -60,7 +60,8 @@ if TYPE_CHECKING:
     from msp_sdk.network.logons import LogonLedger
     from msp_sdk.partner import PartnerClient
     from msp_sdk.provisioning import ProvisioningClient
-    from msp_sdk.reachability import DoctorOptions, HostDoctor, ReachabilityProber
+    from msp_sdk.reachability import ReachabilityProber
+    from msp_sdk.reachability.doctor import DoctorOptions, HostDoctor
     from msp_sdk.secret import Secret
     from msp_sdk.security.device_keys import DevicePrivateKeys
     from msp_sdk.targets import TargetMerger
@@ -168,7 +169,7 @@ _HOME = {
     "DirectoryError": "msp_sdk.errors",
     "DiscoveryError": "msp_sdk.errors",
     "DiscoveryOptions": "msp_sdk.discovery",
-    "DoctorOptions": "msp_sdk.reachability",
+    "DoctorOptions": "msp_sdk.reachability.doctor",
     "Domain": "msp_sdk.models.domain",
     "DomainController": "msp_sdk.models.domain",
     "DomainDiscoverer": "msp_sdk.discovery",
@@ -179,7 +180,7 @@ _HOME = {
     "EnumerationOptions": "msp_sdk.enumeration",
     "Examination": "msp_sdk.models.finding",
     "Finding": "msp_sdk.models.finding",
-    "HostDoctor": "msp_sdk.reachability",
+    "HostDoctor": "msp_sdk.reachability.doctor",
     "HostPolicy": "msp_sdk.windows.shell",
     "InstallFailedError": "msp_sdk.errors",
     "LogonError": "msp_sdk.errors",

@@ -258,7 +258,12 @@ class HostDoctor:
         if door is None:
             return (not_looked_at("tls", "the door of HTTPS is not open"),)
         trust = trust_of(self._policy, case.credential)
-        error = await pool.run(check_certificate, address, door, case.target, trust, self._options.connect_s)
+        error: MspError | None
+        if case.looks[door.port].silence in ("silent", "no-connection") and case.looks[door.port].tls_version is None:
+            # It said nothing to us, and would say nothing again.
+            error = UnreachableError(f"{case.target.hostname} did not finish the TLS handshake.")
+        else:
+            error = await pool.run(check_certificate, address, door, case.target, trust, self._options.connect_s)
         case.certificate_error = error
         plain_too = any(not other.tls for other in opened)
         passed_by = plain_too and (

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from msp_sdk.models.finding import Finding, Verdict
     from msp_sdk.network.logons import LogonLedger
     from msp_sdk.network.resolver import Resolver
-    from msp_sdk.reachability import DomainDirectory, HostDoctor
+    from msp_sdk.reachability.doctor import HostDoctor
+    from msp_sdk.reachability.doctor_directory import DomainDirectory
 
 _STEP_WIDTH = 13
 _MARKS = {True: "ok", False: "FAIL", None: "-"}
@@ -121,7 +122,7 @@ class _Screen:
 
 @contextlib.asynccontextmanager
 async def _open_doctor(options: argparse.Namespace) -> AsyncIterator[tuple[HostDoctor, Credential | None]]:
-    from msp_sdk.reachability import HostDoctor
+    from msp_sdk.reachability.doctor import HostDoctor
     from msp_sdk.windows.shell import HostPolicy, WindowsShells
 
     policy = HostPolicy(
@@ -246,7 +247,7 @@ class _AskingDirectory:
     """The domain's directory, which asks a person about certificates that nobody knows."""
 
     def __init__(self, domain: Domain, ledger: LogonLedger, options: argparse.Namespace) -> None:
-        from msp_sdk.reachability import DomainDirectory
+        from msp_sdk.reachability.doctor_directory import DomainDirectory
 
         self._domain = domain
         self._directory: DomainDirectory = DomainDirectory(domain, ledger, options=directory_options(options))

@@ -24,7 +24,7 @@ from msp_sdk.models.domain import Domain
 from msp_sdk.models.finding import Examination
 from msp_sdk.models.target import Target
 from msp_sdk.network.resolver import Resolver, ResolverOptions
-from msp_sdk.reachability import DoctorOptions, HostDoctor
+from msp_sdk.reachability.doctor import DoctorOptions, HostDoctor
 from msp_sdk.testing.certificates import IssuedCertificate
 from msp_sdk.testing.dns import DnsServer, DnsZone
 from msp_sdk.testing.host_lab import HostLab
