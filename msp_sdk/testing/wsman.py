@@ -309,12 +309,12 @@ class WsmanHost:
         if self.faults.drop_logons > 0:
             self.faults.drop_logons -= 1
             raise _Cut
+        if acceptor.answer:
+            connection.answer = f"{scheme} {base64.b64encode(acceptor.answer).decode()}"
         if connection.user is None:
             connection.logon = None
             await self._refuse(connection)
             return False
-        if acceptor.answer:
-            connection.answer = f"{scheme} {base64.b64encode(acceptor.answer).decode()}"
         return True
 
     async def _refuse(self, connection: _Connection) -> None:
