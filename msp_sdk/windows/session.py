@@ -64,7 +64,7 @@ class HostSession:
         self._target = target
         self._options = options
         self._link = link
-        self._process = HostProcess(link, options, sizes or MessageSizes(options.most_chunk_bytes))
+        self._process = HostProcess(self._link, options, sizes or MessageSizes(options.most_chunk_bytes))
         self._name = self._link.name
         self._lock = threading.Lock()
         self._closed = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -32,6 +33,8 @@ _HTTP_UNAUTHORISED = 401
 _SOAP = "application/soap+xml;charset=UTF-8"
 # Windows takes NTLM's own tokens under both; under the first it has taken them for as long as there is WinRM.
 _SCHEMES = ("Negotiate", "NTLM")
+_MESSAGE_ID = re.compile(rb"MessageID[^>]*>\s*([^<\s]+)")
+_RELATES_TO = re.compile(rb"RelatesTo[^>]*>\s*([^<\s]+)")
 _UTF8_CODEPAGE = 65001
 # A cipher's block.
 _PADDING_MAX = 16
@@ -131,6 +134,9 @@ class FencedTransport(Transport):
             if reply.status == _HTTP_OK:
                 self._channel.close()
                 raise EncryptionRefusedError(f"{self._channel.place.hostname} answered in clear.")
+        if not _belongs(data, body):
+            self._channel.close()
+            raise WindowsError(f"{self._channel.place.hostname} answered another request than ours.")
         if reply.status != _HTTP_OK:
             raise WinRMTransportError("http", reply.status, body.decode("utf-8", errors="replace"))
         return body
@@ -147,6 +153,12 @@ def _open(logon: HostLogon, sealed: Sealed) -> bytes:
     if not 0 <= sealed.length - len(clear) <= _PADDING_MAX:
         raise EncryptionRefusedError("the host's answer has another length than it says.")
     return clear
+
+
+def _belongs(request: bytes, answer: bytes) -> bool:
+    """False when an answer says that it is one to another request."""
+    asked, told = _MESSAGE_ID.search(request), _RELATES_TO.search(answer)
+    return asked is None or told is None or asked[1].lower() == told[1].lower()
 
 
 @frozen
