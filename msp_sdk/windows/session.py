@@ -20,12 +20,9 @@ from msp_sdk.errors import (
     UnreachableError,
     WrongHostError,
 )
-from msp_sdk.models.credential import Credential
 from msp_sdk.models.reason import remedy_of
 from msp_sdk.models.target import Target
-from msp_sdk.network.logons import LogonLedger
 from msp_sdk.windows import faults
-from msp_sdk.windows.doors import HostPolicy
 from msp_sdk.windows.envelope import (
     Envelope,
     Stdin,
@@ -59,16 +56,14 @@ class HostSession:
     def __init__(
         self,
         target: Target,
-        credential: Credential,
-        ledger: LogonLedger,
+        link: HostLink,
         *,
-        policy: HostPolicy,
         options: ShellOptions,
         sizes: MessageSizes | None = None,
     ) -> None:
         self._target = target
         self._options = options
-        self._link = HostLink(target, credential, ledger, policy=policy, options=options)
+        self._link = link
         self._process = HostProcess(self._link, options, sizes or MessageSizes(options.most_chunk_bytes))
         self._name = self._link.name
         self._lock = threading.Lock()
