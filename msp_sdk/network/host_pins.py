@@ -18,6 +18,7 @@ from msp_sdk.errors import ConfigError
 from msp_sdk.models.domain import without_final_dot
 from msp_sdk.network.pins import parse_sha256
 
+FILE_NAME = "host-certificates.json"
 Write = Callable[[Path, bytes], None]
 
 
@@ -106,7 +107,7 @@ class HostPins:
         self._write(self._path, json.dumps(data, indent=1).encode())
 
 
-def pinned(pins: tuple[HostPin, ...], names: tuple[str, ...]) -> str | None:
+def pin_of(pins: tuple[HostPin, ...], names: tuple[str, ...]) -> str | None:
     """The digest that is pinned for a host of these names; None when there is none."""
     wanted = {_folded(name) for name in names}
     return next((pin.sha256 for pin in pins if pin.host in wanted), None)

@@ -25,7 +25,7 @@ from msp_sdk.errors import (
 from msp_sdk.models.credential import Credential, CredentialState
 from msp_sdk.models.reason import remedy_of
 from msp_sdk.models.target import Target
-from msp_sdk.network.host_pins import pinned
+from msp_sdk.network.host_pins import pin_of
 from msp_sdk.network.kerberos_tickets import Kdc, Kdcs, KerberosTickets, NotApplicable, ServiceTicket
 from msp_sdk.network.logons import LogonAttempt, LogonLedger, LogonPlace
 from msp_sdk.network.passwords import open_password
@@ -172,7 +172,7 @@ class HostLink:
                 *(entry.ca_pem for entry in self._credential.trusted_certificates if entry.ca_pem),
             ),
             frozenset(entry.sha256.lower() for entry in self._credential.trusted_certificates if entry.sha256),
-            pinned(self._policy.pins, (self._target.fqdn or "", self._target.hostname)),
+            pin_of(self._policy.pins, (self._target.fqdn or "", self._target.hostname)),
         )
         names = doors.certificate_names(self._target)
         self.passed_by = ()

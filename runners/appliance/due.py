@@ -8,6 +8,7 @@ from datetime import datetime
 from msp_sdk.models.checkin import SitePolicy
 from msp_sdk.models.rollout import Outcome
 from msp_sdk.models.target import Target
+from msp_sdk.network.host_pins import HostPin, pin_of
 from runners.appliance.state import HostRecord
 
 # A host that was off or busy is looked for again after this long.
@@ -19,12 +20,13 @@ _OUR_TURN = frozenset({"credential-unproven", "logons-in-flight", "credential-pa
 _OUT_OF_SCOPE = frozenset({"excluded", "domain-controller", "role-not-in-scope"})
 
 
-def circumstances(target: Target, ledger_key: str | None, policy: SitePolicy) -> str:
+def circumstances(target: Target, ledger_key: str | None, policy: SitePolicy, pins: tuple[HostPin, ...] = ()) -> str:
     """A digest of what decides over a host beside the host itself: the credential, the way there, what is allowed.
 
     A host that was refused for one of these is due again when one has changed, and never before.
     """
-    facts = (
+    pin = pin_of(pins, (target.fqdn or "", target.hostname))
+    facts: tuple[object, ...] = (
         ledger_key,
         target.fqdn,
         target.ip_addresses,
@@ -33,6 +35,7 @@ def circumstances(target: Target, ledger_key: str | None, policy: SitePolicy) ->
         policy.allow_ntlm,
         policy.allow_domain_admin_on_hosts,
         policy.trusted_cas,
+        *((pin,) if pin else ()),
     )
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 

@@ -98,7 +98,7 @@ class Fleet:
 
     async def _one_rollout(self, rollout: Rollout, merge: MergeResult) -> None:
         holdings = self._tools.checkin.holdings
-        sources = (merge, holdings.credentials, holdings.policy)
+        sources = (merge, holdings.credentials, holdings.policy, self._tools.pins())
         quiet = self._quiet.get(rollout.id)
         if (
             quiet
@@ -170,7 +170,8 @@ class Fleet:
     def _circumstances(self, target: Target) -> str:
         holdings = self._tools.checkin.holdings
         credential = holdings.credential(target.credential_id) if target.credential_id else None
-        return circumstances(target, credential.ledger_key if credential else None, holdings.policy)
+        key = credential.ledger_key if credential else None
+        return circumstances(target, key, holdings.policy, self._tools.pins())
 
     def _is_wanted(self, rollout: Rollout) -> bool:
         """True while Central still wishes this very rollout."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from msp_sdk.directory.session import DirectoryOptions
 from msp_sdk.discovery import DiscoveryOptions, DomainDiscoverer
 from msp_sdk.discovery.sweep import Sweep, sweep_subnets
 from msp_sdk.enumeration import ADEnumerator, AdSubnet, EnumerationOptions, Locality, rules_of_site, scope_of_domain
-from msp_sdk.errors import MspError, StateError
+from msp_sdk.errors import ConfigError, MspError, StateError
 from msp_sdk.models.checkin import SitePolicy
 from msp_sdk.models.computer import Computer
 from msp_sdk.models.credential import Credential, CredentialState
@@ -25,6 +26,8 @@ from msp_sdk.models.package import AgentPackage
 from msp_sdk.models.provision import Enrolment
 from msp_sdk.models.scope import fold_path
 from msp_sdk.models.target import Target
+from msp_sdk.network.host_pins import FILE_NAME as HOST_PINS
+from msp_sdk.network.host_pins import HostPin, HostPins
 from msp_sdk.network.logons import LogonLedger
 from msp_sdk.network.probe import DoorProber, Pace, ProbeOptions
 from msp_sdk.network.resolver import Resolver
@@ -45,6 +48,8 @@ from runners.appliance.network_marks import NetworkMarks, read_network_marks
 from runners.appliance.packages import PackageCache
 from runners.appliance.settings import ApplianceSettings
 from runners.appliance.state import Owner, StateFiles, claim_state
+
+logger = logging.getLogger(__name__)
 
 
 def report_id() -> str:
@@ -93,6 +98,8 @@ class Tools:
         self.enrolment = enrolment
         self.state = StateFiles(settings.state_folder)
         self.ledger = LogonLedger(settings.state_folder / "logons.db")
+        self._host_pins = HostPins(settings.state_folder / HOST_PINS, write_atomically)
+        self._told_of_pins = False
         self.completed = CompletedGenerations(settings.state_folder / "completed.json", write_atomically)
         self.checkin = CheckinClient(
             enrolment,
@@ -157,7 +164,23 @@ class Tools:
             allow_ntlm=policy.allow_ntlm,
             allow_domain_admin_on_hosts=policy.allow_domain_admin_on_hosts,
             trusted_cas=policy.trusted_cas,
+            pins=self.pins(),
         )
+
+    def pins(self) -> tuple[HostPin, ...]:
+        """The hosts' certificates that a person has pinned on this appliance (``msp pins``).
+
+        Where they cannot be read there are none: hosts that need one are not worked with then.
+        """
+        try:
+            pins = self._host_pins.all()
+        except ConfigError as error:
+            if not self._told_of_pins:
+                logger.error("%s", error)  # noqa: TRY400 (the line is for a person)
+            self._told_of_pins = True
+            return ()
+        self._told_of_pins = False
+        return pins
 
     async def prove(self, credential: Credential) -> None:
         """Bind once at a controller: is the password still right, or is it the host that says no?"""

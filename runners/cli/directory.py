@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from msp_sdk.enumeration import ControllerFailure
     from msp_sdk.models.credential import Credential, TrustedCertificate
     from msp_sdk.models.domain import Domain, DomainController, SeenCertificate
+    from msp_sdk.network.host_pins import HostPins
     from msp_sdk.network.logons import LogonLedger
     from msp_sdk.network.resolver import Resolver
 
@@ -36,10 +37,10 @@ def add_resolver_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--search", metavar="DOMAIN", action="append", default=[], help="domain to look for")
 
 
-def add_directory_options(parser: argparse.ArgumentParser) -> None:
+def add_directory_options(parser: argparse.ArgumentParser, *, user_required: bool = True) -> None:
     """Everything that reading a directory takes."""
     add_resolver_options(parser)
-    parser.add_argument("--user", metavar="USER", required=True, help=r"user@domain or DOMAIN\user")
+    parser.add_argument("--user", metavar="USER", required=user_required, help=r"user@domain or DOMAIN\user")
     parser.add_argument("--password-file", metavar="FILE", help="else MSP_PASSWORD, else a prompt")
     parser.add_argument("--server", metavar="HOST[:PORT]", help="a controller, instead of discovery")
     parser.add_argument("--ca", metavar="FILE", help="PEM of the CA that signed the controllers' certificates")
@@ -340,6 +341,18 @@ async def _see_certificates(domain: Domain) -> Sequence[SeenCertificate]:
 
 def _colons(digest: str) -> str:
     return ":".join(digest[start : start + 2].upper() for start in range(0, len(digest), 2))
+
+
+def host_pins(folder: str | None = None) -> HostPins:
+    """The hosts' certificates that a person has pinned, of the command line or of an appliance's state folder."""
+    from msp_sdk.network.host_pins import FILE_NAME, HostPins
+    from msp_sdk.provisioning.config import write_atomically
+
+    def write(path: Path, content: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(path, content)
+
+    return HostPins((Path(folder) if folder else state_folder()) / FILE_NAME, write)
 
 
 def _pins_file() -> Path:

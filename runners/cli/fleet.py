@@ -20,6 +20,7 @@ from runners.cli.directory import (
     asking_for_trust,
     directory_options,
     find_domain,
+    host_pins,
     make_credential,
     make_resolver,
     open_ledger,
@@ -123,11 +124,15 @@ async def open_hosts(options: argparse.Namespace) -> AsyncIterator[tuple[Windows
             async def prove(_: Credential) -> None:
                 await enumerator.prove()
         else:
-            credential = _local_credential(options, ledger)
+            if not options.hosts:
+                raise ConfigError("name hosts, or a --domain.")
+            credential = local_credential(options, ledger)
             merged = await _named_targets(options, credential)
             prove = None  # type: ignore[assignment]
         policy = HostPolicy(
-            allow_ntlm=options.allow_ntlm, trusted_cas=tuple(read_text_file(path) for path in options.host_ca)
+            allow_ntlm=options.allow_ntlm,
+            trusted_cas=tuple(read_text_file(path) for path in options.host_ca),
+            pins=host_pins().all(),
         )
         shells = WindowsShells(ledger, policy=lambda: policy, prove=prove)
         stack.push_async_callback(shells.aclose)
@@ -189,11 +194,15 @@ def _named(enumeration: Enumeration, names: Sequence[str]) -> tuple[Computer, ..
     return tuple(found.values())
 
 
-def _local_credential(options: argparse.Namespace, ledger: LogonLedger) -> Credential:
+def local_credential(options: argparse.Namespace, ledger: LogonLedger) -> Credential:
+    """The typed credential of hosts' own administrator.
+
+    Raises:
+        LogonNotAllowedError: It was refused before, and ``--try-again`` is missing; nothing was sent.
+        ConfigError: It is no local account, or the password cannot be read.
+    """
     from msp_sdk.models.credential import Credential
 
-    if not options.hosts:
-        raise ConfigError("name hosts, or a --domain.")
     if not options.user.startswith(".\\"):
         raise ConfigError(
             "without --domain the user is a local administrator of the hosts.",
