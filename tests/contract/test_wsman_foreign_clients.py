@@ -118,7 +118,7 @@ def kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKdc]:
 @pytest.mark.parametrize("door", ["http", "tls"])
 @pytest.mark.parametrize("client", ["pywinrm", "pypsrp"])
 def test_every_script_gives_a_foreign_client_with_a_ticket_what_it_gives_ours(
-    lab: HostLab, ca: Path, kdc: RealKdc, ours: list[Outcome], tmp_path: Path, client: str, door: str
+    lab: HostLab, ca: Path, kdc: RealKdc, ours: list[Outcome], client: str, door: str
 ) -> None:
     if client == "pywinrm" and importlib.util.find_spec("kerberos") is None:
         do_without("pykerberos, which pywinrm needs for tickets, is not installed")
@@ -130,7 +130,7 @@ def test_every_script_gives_a_foreign_client_with_a_ticket_what_it_gives_ours(
             env={
                 **os.environ,
                 "KRB5_CONFIG": str(kdc.folder / "client.conf"),
-                "KRB5CCNAME": f"FILE:{tmp_path / 'tickets'}",
+                "KRB5CCNAME": f"FILE:{ca.parent / 'tickets'}",
                 "TEST_USER": "svc@CORP.EXAMPLE",
                 "TEST_PASSWORD": LAB_PASSWORD,
             },
