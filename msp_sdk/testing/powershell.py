@@ -67,6 +67,9 @@ class Command:
 
 Runner = Callable[[Command], Awaitable[int]]
 
+# What cmd.exe takes; it starts the program unless WINRS_SKIP_CMD_SHELL says otherwise (MS-WSMV).
+_CMD_LINE_MAX = 8191
+
 
 @frozen
 class Request:
@@ -102,11 +105,14 @@ class PowerShell:
     async def run(self, command: Command) -> int:
         """Run a command line to its end; its exit code."""
         machine = self.machine
+        if command.options.get("WINRS_CONSOLEMODE_STDIN", "FALSE").upper() != "FALSE":
+            machine.violations.append("stdin was to pass through a console, which keeps some of it for itself")
         if (
-            command.options.get("WINRS_SKIP_CMD_SHELL", "").upper() != "TRUE"
-            or command.options.get("WINRS_CONSOLEMODE_STDIN", "").upper() != "FALSE"
+            command.options.get("WINRS_SKIP_CMD_SHELL", "FALSE").upper() != "TRUE"
+            and len(" ".join((command.command, *command.arguments))) > _CMD_LINE_MAX
         ):
-            machine.violations.append(f"a command was started without the options that it needs: {command.options}")
+            command.stderr.append(b"The command line is too long.\r\n")
+            return 1
         given = (command.command, " ".join(command.arguments))
         if given != (contract.COMMAND, " ".join(contract.ARGUMENTS)):
             machine.violations.append(f"an unknown command line: {command.command[:80]}")

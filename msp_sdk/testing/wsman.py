@@ -23,49 +23,32 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from attrs import field, mutable
+from attrs import evolve, mutable
 
 from msp_sdk.testing.accounts import Accounts
 from msp_sdk.testing.certificates import IssuedCertificate
 from msp_sdk.testing.powershell import User
 from msp_sdk.testing.windows_host import Machine
+from msp_sdk.testing.wsman_hitches import BEFORE, IDLE, LOGON, Faults, Hitch
+from msp_sdk.testing.wsman_http import (
+    Cut,
+    HalfClosed,
+    Reply,
+    Request,
+    read_request,
+    refusal,
+    send,
+    spoil_envelope,
+    spoil_reply,
+)
 from msp_sdk.testing.wsman_logons import Acceptor, Logons, read_header, seal, sealed_content_type, unseal
+from msp_sdk.testing.wsman_messages import operation_of
 from msp_sdk.testing.wsman_shells import Quotas, ShellService
 
-_REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 413: "Too Large", 500: "Error"}
-
-
-@mutable
-class Faults:
-    """Trouble to make. Counters and one-shot names end by themselves.
-
-    Attributes:
-        reset_connections: So many next connections are reset at their first request.
-        drop_before: Operations whose next request cuts the connection unread, such as ``Command``.
-        drop_after: Operations whose next request is carried out and then answered by cutting the connection.
-        refuse_with: Operations whose next request is answered by a WS-Man fault with this code, and not carried out.
-        forget_logon: The next sealed request gets 400 without a body, as after a lost context.
-        refuse_logons: Every logon is refused, also with the right password, without counting (a broken trust).
-        drop_logons: So many next logons are judged, and answered by cutting the connection.
-        logon_delay_s: Before each logon is judged.
-        silent: Requests are read and never answered.
-        delay_s: Before each answer.
-        script_delay_s: How long each script takes.
-        stdout: What the next scripts write instead of their envelope.
-    """
-
-    reset_connections: int = 0
-    drop_before: list[str] = field(factory=list)
-    drop_after: list[str] = field(factory=list)
-    refuse_with: dict[str, int] = field(factory=dict)
-    forget_logon: bool = False
-    refuse_logons: bool = False
-    drop_logons: int = 0
-    logon_delay_s: float = 0.0
-    silent: bool = False
-    delay_s: float = 0.0
-    script_delay_s: float = 0.0
-    stdout: bytes | None = None
+_PATH = "/wsman"
+_EVER_S = 3600.0
+# How a connection comes to its end, besides being cut off from outside.
+_ENDS = (Cut, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError)
 
 
 @mutable(eq=False)
@@ -77,9 +60,9 @@ class _Connection:
     answer: str = ""
     """The acceptor's last token, for the next reply."""
 
-
-class _Cut(Exception):  # noqa: N818
-    """Cut this connection."""
+    def forget(self) -> None:
+        """The logon is gone."""
+        self.user = self.logon = None
 
 
 class WsmanHost:
@@ -94,7 +77,8 @@ class WsmanHost:
         certificate: Shown over TLS.
 
     Attributes:
-        faults: Trouble to make.
+        faults: Trouble to make, while it runs too; :data:`~msp_sdk.testing.wsman_faults.TROUBLES` lists all.
+        shells: Its shells, and their ``quotas``.
         operations: The names of all operations that came in, in order.
         logons: Which logons it takes.
         connection_count: How many connections were accepted.
@@ -119,7 +103,6 @@ class WsmanHost:
         self.certificate = certificate
         self.faults = Faults()
         self.logons = Logons(machine, accounts, self.certificate)
-        self.idle_close_s = 120.0
         self.operations: list[str] = []
         self.connection_count = 0
         self.logon_count = 0
@@ -131,6 +114,7 @@ class WsmanHost:
         )
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._restart: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -153,8 +137,22 @@ class WsmanHost:
         for server in self._servers:
             server.close()
         self._servers.clear()
+        if self._restart is not None:
+            self._restart.cancel()
         await self.cut_connections()
         self.shells.close()
+
+    async def restart(self, down_s: float = 0.3) -> None:
+        """Restart WinRM: connections are cut, shells are gone, requests get 503 until it is back.
+
+        Args:
+            down_s: Until it is back.
+        """
+        self.faults.service = "starting"
+        self.shells.close()
+        await self.cut_connections()
+        await asyncio.sleep(down_s)
+        self.faults.service = "running"
 
     async def cut_connections(self) -> None:
         """Cut all connections; shells stay."""
@@ -172,9 +170,7 @@ class WsmanHost:
             self._tasks.add(task)
             try:
                 await self._serve(reader, _Connection(writer, tls))
-            except (_Cut, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
-                writer.transport.abort()
-            except asyncio.CancelledError:
+            except (*_ENDS, asyncio.CancelledError):
                 writer.transport.abort()
             finally:
                 self._tasks.discard(task)
@@ -192,138 +188,149 @@ class WsmanHost:
 
     async def _serve(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
         self.connection_count += 1
-        while True:
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), self.idle_close_s)
-            line, *rows = head.decode("latin-1").split("\r\n")
-            headers = {
-                name.strip().lower(): value.strip() for name, _, value in (row.partition(":") for row in rows if row)
-            }
-            length = int(headers.get("content-length", "0"))
-            body = await reader.readexactly(length)
-            if self.faults.reset_connections > 0:
-                self.faults.reset_connections -= 1
-                raise _Cut
-            if self.faults.silent:
-                await asyncio.sleep(3600)
-            method, path, *_ = line.split(" ")
-            if method != "POST" or path.rstrip("/") != "/wsman":
-                await self._reply(connection, 404)
-            elif length > self.shells.quotas.max_envelope_bytes:
-                await self._reply(connection, 413)
-            else:
-                await self._request(connection, headers, body)
+        try:
+            while True:
+                try:
+                    request = await read_request(reader, self.faults.quiet_s())
+                except TimeoutError:
+                    self.faults.take(IDLE)
+                    raise
+                if self.faults.reset_connections > 0:
+                    self.faults.reset_connections -= 1
+                    raise Cut
+                if self.faults.silent:
+                    await asyncio.sleep(_EVER_S)
+                await self._request(connection, request)
+        except HalfClosed:
+            while await reader.read(2**16):
+                pass
 
-    async def _reply(
-        self,
-        connection: _Connection,
-        status: int,
-        body: bytes = b"",
-        *,
-        content_type: str = "application/soap+xml;charset=UTF-8",
-        challenges: Sequence[str] = (),
-    ) -> None:
-        rows = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}", "Server: Microsoft-HTTPAPI/2.0"]
-        rows += [f"WWW-Authenticate: {challenge}" for challenge in (*challenges, connection.answer) if challenge]
-        connection.answer = ""
-        if body:
-            rows.append(f"Content-Type: {content_type}")
-        rows += [f"Content-Length: {len(body)}", "", ""]
-        connection.writer.write("\r\n".join(rows).encode("latin-1") + body)
-        await connection.writer.drain()
+    async def _reply(self, connection: _Connection, reply: Reply, hitch: Hitch | None = None) -> None:
+        """Send an answer; ``hitch`` says what becomes of it."""
+        if connection.answer:
+            reply = evolve(reply, challenges=(*reply.challenges, connection.answer))
+            connection.answer = ""
+        way = hitch.way if hitch is not None else None
+        over_s = hitch.seconds if hitch is not None and hitch.way == "drip" else self.faults.drip_s
+        await send(connection.writer, spoil_reply(way, reply), way, over_s)
 
-    async def _request(self, connection: _Connection, headers: dict[str, str], body: bytes) -> None:
-        sealed = headers.get("content-type", "").startswith("multipart/encrypted")
-        if not connection.tls and b"Envelope" in body:
+    async def _request(self, connection: _Connection, request: Request) -> None:
+        if not connection.tls and b"Envelope" in request.body:
             self.machine.violations.append("an envelope in clear")
-        token = headers.get("authorization")
-        if token is not None and not await self._authenticate(connection, token):
-            return
+        refused = self._barred(request) or await self._authenticate(connection, request)
+        if refused is not None:
+            return await self._reply(connection, refused)
+        opened = self._open(connection, request)
+        if isinstance(opened, Reply):
+            return await self._reply(connection, opened)
+        return await self._operate(connection, opened, sealed=request.sealed)
+
+    def _barred(self, request: Request) -> Reply | None:
+        """What http.sys says before WinRM sees a request."""
+        if self.faults.service != "running":
+            return refusal(503 if self.faults.service == "starting" else 404)
+        if request.method != "POST" or request.path.rstrip("/") != _PATH:
+            return refusal(404)
+        return refusal(413) if len(request.body) > self.shells.quotas.max_envelope_bytes else None
+
+    def _open(self, connection: _Connection, request: Request) -> Reply | bytes:
+        """The envelope of a request; the answer where there is none that WinRM takes."""
         if connection.user is None:
             # A sealed message without a logon: WinRM has no context for it.
-            await self._reply(connection, 400) if sealed else await self._refuse(connection)
-            return
-        if sealed:
-            if self.faults.forget_logon:
-                self.faults.forget_logon = False
-                connection.user = connection.logon = None
-                await self._reply(connection, 400)
-                return
-            clear = unseal(connection.logon, body)
-            if clear is None:
-                await self._reply(connection, 400)
-                return
-            body = clear
-        elif not body:
-            await self._reply(connection, 200)
-            return
-        elif not connection.tls:
-            await self._reply(connection, 500)
-            return
-        await self._operate(connection, body, sealed=sealed)
+            return Reply(400) if request.sealed else self._unauthorised(connection)
+        if not request.sealed:
+            # AllowUnencrypted is false.
+            return request.body if request.body and connection.tls else Reply(500 if request.body else 200)
+        if self.faults.forget_logon:
+            self.faults.forget_logon = False
+            connection.forget()
+            return Reply(400)
+        return unseal(connection.logon, request.body) or Reply(400)
 
-    async def _operate(self, connection: _Connection, body: bytes, *, sealed: bool) -> None:
-        operation = _operation(body)
+    async def _operate(self, connection: _Connection, envelope: bytes, *, sealed: bool) -> None:
+        operation = operation_of(envelope)
         self.operations.append(operation)
-        if operation in self.faults.drop_before:
-            self.faults.drop_before.remove(operation)
-            raise _Cut
-        assert connection.user is not None  # noqa: S101 (checked by the caller)
-        code = self.faults.refuse_with.pop(operation, None)
-        if code is not None:
-            status, answer = self.shells.refuse(code)
+        hitch = self.faults.take(operation)
+        if hitch is not None and hitch.way in BEFORE:
+            await self._before(hitch)
+        if hitch is not None and hitch.way == "status":
+            if hitch.code in (400, 401):
+                challenges = self._unauthorised(connection).challenges if hitch.code == 401 else ()  # noqa: PLR2004
+                connection.forget()
+                return await self._reply(connection, Reply(hitch.code, challenges=challenges))
+            return await self._reply(connection, refusal(hitch.code))
+        if hitch is not None and hitch.way == "fault":
+            status, answer = self.shells.refuse(hitch.code, envelope)
         else:
-            status, answer = await self.shells.answer(body, connection.user)
+            assert connection.user is not None  # noqa: S101 (else there is no envelope)
+            status, answer = await self.shells.answer(envelope, connection.user)
         await asyncio.sleep(self.faults.delay_s)
-        if operation in self.faults.drop_after:
-            self.faults.drop_after.remove(operation)
-            raise _Cut
-        if sealed:
+        way = hitch.way if hitch is not None else None
+        answer = spoil_envelope(way, answer)
+        if sealed and way != "unsealed":
             assert connection.logon is not None  # noqa: S101 (its message was opened)
-            kind = sealed_content_type(connection.logon)
-            await self._reply(connection, status, seal(connection.logon, answer), content_type=kind)
+            reply = Reply(status, seal(connection.logon, answer), sealed_content_type(connection.logon))
         else:
-            await self._reply(connection, status, answer)
+            reply = Reply(status, answer)
+        return await self._reply(connection, reply, hitch)
+
+    async def _before(self, hitch: Hitch) -> None:
+        """What happens before a request is carried out."""
+        if hitch.way == "late":
+            await asyncio.sleep(hitch.seconds)
+        elif hitch.way == "silent":
+            await asyncio.sleep(_EVER_S)
+        elif hitch.way == "restart":
+            # In a task of its own: it ends this one.
+            self._restart = asyncio.ensure_future(self.restart(hitch.seconds))
+            await asyncio.sleep(_EVER_S)
+        elif hitch.way == "cut":
+            raise Cut
 
     # Logons.
 
-    async def _authenticate(self, connection: _Connection, header: str) -> bool:
-        """One step of a handshake; True when the connection is logged on and the request may go on."""
+    async def _authenticate(self, connection: _Connection, request: Request) -> Reply | None:
+        """One step of a handshake; None when the request may go on, which is so without a token too."""
+        header = request.headers.get("authorization")
+        if header is None:
+            return None
         connection.user = None
         scheme, token = read_header(header)
-        acceptor = self.logons.acceptor(scheme, token, connection.logon, tls=connection.tls)
-        connection.logon = acceptor
+        acceptor = connection.logon = self.logons.acceptor(scheme, token, connection.logon, tls=connection.tls)
         if acceptor is None:
-            await self._refuse(connection)
-            return False
+            return self._unauthorised(connection)
         if not acceptor.is_last(token):
             try:
                 challenge = base64.b64encode(acceptor.challenge(token)).decode()
             except ValueError:
-                await self._refuse(connection)
-                return False
-            await self._reply(connection, 401, challenges=(f"{scheme} {challenge}",))
-            return False
+                return self._unauthorised(connection)
+            return Reply(401, challenges=(f"{scheme} {challenge}",))
         self.logon_count += 1
-        await asyncio.sleep(self.faults.logon_delay_s)
-        connection.user = None if self.faults.refuse_logons else acceptor.judge(token)
-        if self.faults.drop_logons > 0:
-            self.faults.drop_logons -= 1
-            raise _Cut
-        if connection.user is None:
-            connection.logon = None
-            await self._refuse(connection)
-            return False
+        connection.user = await self._judge(acceptor, token)
         if acceptor.answer:
             connection.answer = f"{scheme} {base64.b64encode(acceptor.answer).decode()}"
-        return True
+        if connection.user is None:
+            connection.forget()
+            return self._unauthorised(connection)
+        return None
 
-    async def _refuse(self, connection: _Connection) -> None:
-        await self._reply(connection, 401, challenges=self.logons.challenges(tls=connection.tls))
+    async def _judge(self, acceptor: Acceptor, token: bytes) -> User | None:
+        """Who logged on, with what goes wrong at it."""
+        await asyncio.sleep(self.faults.logon_delay_s)
+        hitch = self.faults.take(LOGON)
+        if hitch is not None:
+            await self._before(hitch)
+        refused = self.faults.refuse_logons or (hitch is not None and hitch.way == "status")
+        user = None if refused else acceptor.judge(token)
+        if self.faults.drop_logons > 0:
+            self.faults.drop_logons -= 1
+            raise Cut
+        if hitch is not None and hitch.way == "lost":
+            raise Cut
+        return user
 
-
-def _operation(body: bytes) -> str:
-    start = body.find(b"Action")
-    return body[start : start + 200].partition(b"</")[0].rpartition(b"/")[2].decode("latin-1")
+    def _unauthorised(self, connection: _Connection) -> Reply:
+        return Reply(401, challenges=self.logons.challenges(tls=connection.tls))
 
 
 class HostsThread:

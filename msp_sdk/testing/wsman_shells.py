@@ -9,92 +9,94 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import re
+import math
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from xml.etree import ElementTree as ET
-from xml.sax.saxutils import escape
 
 from attrs import field, mutable
 
 from msp_sdk.testing.powershell import Command, PowerShell, Runner, User
 from msp_sdk.testing.windows_host import Machine
-
-_NS = {
-    "s": "http://www.w3.org/2003/05/soap-envelope",
-    "a": "http://schemas.xmlsoap.org/ws/2004/08/addressing",
-    "w": "http://schemas.dmtf.org/wbem/wsman/1/wsman.xsd",
-    "rsp": "http://schemas.microsoft.com/wbem/wsman/1/windows/shell",
-}
-_SHELL_URI = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell/cmd"
-_TRANSFER = "http://schemas.xmlsoap.org/ws/2004/09/transfer/"
-_SHELL = "http://schemas.microsoft.com/wbem/wsman/1/windows/shell/"
-_ANONYMOUS = "http://schemas.xmlsoap.org/ws/2004/08/addressing/role/anonymous"
-_OPTIONS = frozenset(
-    {
-        "WINRS_NOPROFILE",
-        "WINRS_CODEPAGE",
-        "WINRS_CONSOLEMODE_STDIN",
-        "WINRS_SKIP_CMD_SHELL",
-        "WSMAN_CMDSHELL_OPTION_KEEPALIVE",
-    }
+from msp_sdk.testing.wsman_messages import (
+    NS,
+    SHELL,
+    Message,
+    message_id_of,
+    read_duration,
+    read_message,
+    render_answer,
+    render_shell,
 )
-_DURATION = re.compile(r"PT(\d+(?:\.\d+)?)S")
+from msp_sdk.testing.wsman_refusals import (
+    ABORTED,
+    ACCESS_DENIED,
+    ENVELOPE_TOO_SMALL,
+    FILE_NOT_FOUND,
+    INVALID_PARAMETER,
+    INVALID_SELECTORS,
+    MAX_OPERATIONS,
+    MAX_SHELL_USERS,
+    MAX_SHELLS,
+    NO_COMMAND,
+    NOT_ENOUGH_QUOTA,
+    SCHEMA,
+    STDIN_CLOSED,
+    TIMED_OUT,
+    Refusal,
+)
 
-ACCESS_DENIED = 5
-STDIN_CLOSED = 1460
-TIMED_OUT = 2150858793
-INVALID_SELECTORS = 2150858843
-SCHEMA = 2150858817
-UNSUPPORTED_ACTION = 2150858753
-MAX_SHELLS = 2150859173
-MAX_OPERATIONS = 2150859174
-
-_SUBCODES = {
-    ACCESS_DENIED: ("Sender", "w:AccessDenied", "Access is denied."),
-    TIMED_OUT: (
-        "Receiver",
-        "w:TimedOut",
-        "The WS-Management service cannot complete the operation within the time specified in OperationTimeout.  ",
-    ),
-    INVALID_SELECTORS: (
-        "Sender",
-        "w:InvalidSelectors",
-        "The request for the Windows Remote Shell with ShellId failed because the shell was not found on the server.",
-    ),
-    SCHEMA: ("Sender", "w:SchemaValidationError", "The SOAP XML in the message does not match the schema."),
-    UNSUPPORTED_ACTION: ("Sender", "a:ActionNotSupported", "The action is not supported by the service."),
-    MAX_SHELLS: ("Sender", "w:QuotaLimit", "The maximum number of concurrent shells for this user has been exceeded."),
-    MAX_OPERATIONS: ("Sender", "w:QuotaLimit", "The maximum number of concurrent operations has been exceeded."),
-    STDIN_CLOSED: ("Receiver", "w:InternalError", "This operation returned because the timeout period expired."),
-}
-
-
-class Refusal(Exception):  # noqa: N818 (a fault of the protocol, not of ours)
-    """A WS-Man fault."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
+# Of an answer's envelope, besides what a command wrote.
+_FRAME_BYTES = 2048
+_ENVELOPE_MIN_BYTES = 8192
+# What a process that ends by Ctrl-C ends with (0xC000013A).
+_CONTROL_C_EXIT = 3221225786
 
 
 @mutable(eq=False)
 class Shell:
-    """A remote shell."""
+    """A remote shell. Times are of the event loop's clock."""
 
     id: str
     owner: str
+    made_at: float
+    used_at: float
+    idle_s: float
+    run_s: float
     commands: dict[str, Command] = field(factory=dict)
     operations: int = 0
+    busy: int = 0
+
+    def has_ended(self, now: float) -> bool:
+        """True when its time is over, or it was idle for too long."""
+        return now - self.made_at > self.run_s or (self.busy == 0 and now - self.used_at > self.idle_s)
 
 
 @mutable
 class Quotas:
-    """Windows' limits, small enough to be met in a test."""
+    """Windows' limits; make them small enough to be met in a test.
+
+    Attributes:
+        shells_per_user: At one time (MaxShellsPerUser).
+        operations_per_user: Commands in all shells of a user that still exist. A command that has ended counts on: text
+            shells give nothing back (MaxConcurrentOperationsPerUser; MS-WSMV, note 118).
+        operations_per_shell: The same for one shell; Windows has this one for PowerShell's own shells alone.
+        processes_per_shell: That run at one time (MaxProcessesPerShell).
+        users: With shells, at one time (MaxConcurrentUsers).
+        max_envelope_bytes: Of a request (MaxEnvelopeSizekb); larger answers are never made either.
+        shell_idle_s: A shell without an operation for so long ends; a client may ask for less (IdleTimeout).
+        shell_run_s: A shell ends after so long, whatever it does (MaxShellRunTime).
+    """
 
     shells_per_user: int = 30
+    operations_per_user: int = 1500
     operations_per_shell: int = 1500
+    processes_per_shell: int = 25
+    users: int = 10
     max_envelope_bytes: int = 500 * 1024
+    shell_idle_s: float = 7200.0
+    shell_run_s: float = math.inf
 
 
 class ShellService:
@@ -105,6 +107,10 @@ class ShellService:
         script_delay_s: How long a script takes; asked each time.
         stdout: Replaces what the next script writes; asked each time.
         runner: Runs a command line instead of the bootstrap's; for replaying recordings.
+
+    Attributes:
+        quotas: Its limits; may be changed at any time.
+        shells: Those that exist, by id.
     """
 
     def __init__(
@@ -132,107 +138,115 @@ class ShellService:
         Returns:
             The HTTP status and the answering envelope.
         """
-        relates_to = ""
         try:
-            root = _parse(request)
-            relates_to = root.findtext("s:Header/a:MessageID", "", _NS)
-            return 200, await self._dispatch(root, relates_to, user)
+            message = read_message(request)
+            body = await self._dispatch(message, user)
         except Refusal as refusal:
-            return 500, _fault(refusal.code, relates_to, self.machine.name)
+            return 500, refusal.render(message_id_of(request), self.machine.name)
+        return 200, render_answer(message.operation, message.message_id, body)
 
-    def refuse(self, code: int) -> tuple[int, bytes]:
-        """A fault, as :meth:`answer` gives one."""
-        return 500, _fault(code, "", self.machine.name)
+    def refuse(self, code: int, request: bytes = b"") -> tuple[int, bytes]:
+        """A fault that answers ``request``, as :meth:`answer` gives one.
 
-    async def _dispatch(self, root: ET.Element, relates_to: str, user: User) -> bytes:
-        action = root.findtext("s:Header/a:Action", "", _NS)
-        if root.findtext("s:Header/w:ResourceURI", "", _NS) != _SHELL_URI:
-            raise Refusal(SCHEMA)
-        options = {
-            entry.get("Name", ""): entry.text or "" for entry in root.iterfind("s:Header/w:OptionSet/w:Option", _NS)
-        }
-        if not set(options) <= _OPTIONS:
-            raise Refusal(SCHEMA)
-        body = root.find("s:Body", _NS)
-        if body is None:
-            raise Refusal(SCHEMA)
-        if action == _TRANSFER + "Create":
-            return _envelope("transfer/Create", relates_to, self._create(root, body, user))
-        shell = self._shell(root, user)
-        if action == _TRANSFER + "Delete":
+        A process whose stdin is closed has ended: where that is the fault, it ends.
+        """
+        if code == STDIN_CLOSED and request:
+            self._end_reader(request)
+        return 500, Refusal(code).render(message_id_of(request), self.machine.name)
+
+    def _end_reader(self, request: bytes) -> None:
+        with suppress(Refusal):
+            message = read_message(request)
+            shell = self.shells.get(message.shell_id)
+            if shell is not None and message.operation == "Send":
+                _end(self._find(shell, message.element.find("rsp:Stream", NS)), 1)
+
+    async def _dispatch(self, message: Message, user: User) -> str:
+        now = asyncio.get_running_loop().time()
+        for shell in list(self.shells.values()):
+            if shell.has_ended(now):
+                self._drop(shell)
+        if message.operation == "Create":
+            return self._create(message, user, now)
+        shell = self._shell(message, user)
+        shell.used_at = now
+        shell.busy += 1
+        try:
+            if message.operation == "Receive":
+                return await self._receive(shell, message)
+            if message.operation == "Command":
+                return self._command(shell, message, user)
+            if message.operation == "Send":
+                return self._send(shell, message.element)
+            if message.operation == "Signal":
+                return self._signal(shell, message.element)
             self._drop(shell)
-            return _envelope("transfer/Delete", relates_to, "")
-        if action == _SHELL + "Receive":
-            timeout = _DURATION.fullmatch(root.findtext("s:Header/w:OperationTimeout", "PT60.000S", _NS))
-            if timeout is None:
-                raise Refusal(SCHEMA)
-            return _envelope("shell/Receive", relates_to, await self._receive(shell, body, float(timeout[1])))
-        return _envelope(*self._shell_operation(action, shell, body, options, user, relates_to))
-
-    def _shell_operation(
-        self, action: str, shell: Shell, body: ET.Element, options: dict[str, str], user: User, relates_to: str
-    ) -> tuple[str, str, str]:
-        if action == _SHELL + "Command":
-            return "shell/Command", relates_to, self._command(shell, body, options, user)
-        if action == _SHELL + "Send":
-            return "shell/Send", relates_to, self._send(shell, body)
-        if action == _SHELL + "Signal":
-            return "shell/Signal", relates_to, self._signal(shell, body)
-        raise Refusal(UNSUPPORTED_ACTION)
+            return ""
+        finally:
+            shell.busy -= 1
+            shell.used_at = asyncio.get_running_loop().time()
 
     # Shells.
 
-    def _create(self, root: ET.Element, body: ET.Element, user: User) -> str:
-        wanted = body.find("rsp:Shell", _NS)
-        if wanted is None or wanted.findtext("rsp:InputStreams", "", _NS) != "stdin":
+    def _create(self, message: Message, user: User, now: float) -> str:
+        wanted = message.element
+        if wanted.findtext("rsp:InputStreams", "", NS) != "stdin" or set(
+            wanted.findtext("rsp:OutputStreams", "", NS).split()
+        ) != {"stdout", "stderr"}:
             raise Refusal(SCHEMA)
         if not user.is_administrator:
             raise Refusal(ACCESS_DENIED)
-        if sum(shell.owner == user.name for shell in self.shells.values()) >= self.quotas.shells_per_user:
-            raise Refusal(MAX_SHELLS)
-        idle = wanted.findtext("rsp:IdleTimeOut", "PT7200.000S", _NS)
-        if not _DURATION.fullmatch(idle):
+        idle_s = read_duration(wanted.findtext("rsp:IdleTimeOut", f"PT{self.quotas.shell_idle_s:.3f}S", NS))
+        run_s = read_duration(wanted.findtext("rsp:Lifetime", "PT0S", NS))
+        if idle_s is None or run_s is None:
             raise Refusal(SCHEMA)
-        shell = Shell(str(uuid.uuid4()).upper(), user.name)
+        owners = [shell.owner for shell in self.shells.values()]
+        if user.name not in owners and len(set(owners)) >= self.quotas.users:
+            raise Refusal(MAX_SHELL_USERS)
+        if owners.count(user.name) >= self.quotas.shells_per_user:
+            raise Refusal(MAX_SHELLS, limit=self.quotas.shells_per_user)
+        idle_s = min(idle_s, self.quotas.shell_idle_s)
+        run_s = min(run_s or math.inf, self.quotas.shell_run_s)
+        shell = Shell(str(uuid.uuid4()).upper(), user.name, now, now, idle_s, run_s)
         self.shells[shell.id] = shell
-        folder = wanted.findtext("rsp:WorkingDirectory", None, _NS)
-        echoed = f"<rsp:WorkingDirectory>{escape(folder)}</rsp:WorkingDirectory>" if folder else ""
-        to = escape(root.findtext("s:Header/a:To", "", _NS))
-        return (
-            f"<x:ResourceCreated><a:Address>{to}</a:Address><a:ReferenceParameters><w:ResourceURI>{_SHELL_URI}"
-            f'</w:ResourceURI><w:SelectorSet><w:Selector Name="ShellId">{shell.id}</w:Selector></w:SelectorSet>'
-            f'</a:ReferenceParameters></x:ResourceCreated><rsp:Shell xmlns:rsp="{_NS["rsp"]}">'
-            f"<rsp:ShellId>{shell.id}</rsp:ShellId><rsp:ResourceUri>{_SHELL_URI}</rsp:ResourceUri>"
-            f"<rsp:Owner>{escape(user.name)}</rsp:Owner><rsp:ClientIP>127.0.0.1</rsp:ClientIP>{echoed}"
-            f"<rsp:IdleTimeOut>{idle}</rsp:IdleTimeOut><rsp:InputStreams>stdin</rsp:InputStreams>"
-            "<rsp:OutputStreams>stdout stderr</rsp:OutputStreams><rsp:ShellRunTime>P0DT0H0M0S</rsp:ShellRunTime>"
-            "<rsp:ShellInactivity>P0DT0H0M0S</rsp:ShellInactivity></rsp:Shell>"
-        )
+        variables = {
+            entry.get("Name", ""): entry.text or "" for entry in wanted.iterfind("rsp:Environment/rsp:Variable", NS)
+        }
+        folder = wanted.findtext("rsp:WorkingDirectory", "", NS)
+        return render_shell(message.to, shell.id, user.name, folder, variables, idle_s)
 
-    def _shell(self, root: ET.Element, user: User) -> Shell:
-        for selector in root.iterfind("s:Header/w:SelectorSet/w:Selector", _NS):
-            if selector.get("Name") == "ShellId":
-                shell = self.shells.get((selector.text or "").upper())
-                if shell is not None and shell.owner == user.name:
-                    return shell
-        raise Refusal(INVALID_SELECTORS)
+    def _shell(self, message: Message, user: User) -> Shell:
+        shell = self.shells.get(message.shell_id)
+        if shell is None or shell.owner != user.name:
+            raise Refusal(INVALID_SELECTORS, shell=message.shell_id)
+        return shell
 
     def _drop(self, shell: Shell) -> None:
         self.shells.pop(shell.id, None)
         for command in shell.commands.values():
             _end(command, -1)
+        shell.commands.clear()
 
     # Commands.
 
-    def _command(self, shell: Shell, body: ET.Element, options: dict[str, str], user: User) -> str:
-        line = body.find("rsp:CommandLine", _NS)
-        if line is None or not line.findtext("rsp:Command", "", _NS):
+    def _command(self, shell: Shell, message: Message, user: User) -> str:
+        line = message.element
+        program = line.findtext("rsp:Command", "", NS)
+        if not program:
             raise Refusal(SCHEMA)
+        if message.options.get("WINRS_SKIP_CMD_SHELL", "").lower() == "true" and ":\\" not in program:
+            # Nobody but cmd.exe looks for programs (recorded).
+            raise Refusal(FILE_NOT_FOUND)
+        used = sum(other.operations for other in self.shells.values() if other.owner == shell.owner)
+        if used >= self.quotas.operations_per_user:
+            raise Refusal(MAX_OPERATIONS, limit=self.quotas.operations_per_user)
+        if shell.operations >= self.quotas.operations_per_shell:
+            raise Refusal(MAX_OPERATIONS, limit=self.quotas.operations_per_shell)
+        if sum(command.exit_code is None for command in shell.commands.values()) >= self.quotas.processes_per_shell:
+            raise Refusal(NOT_ENOUGH_QUOTA)
         shell.operations += 1
-        if shell.operations > self.quotas.operations_per_shell:
-            raise Refusal(MAX_OPERATIONS)
-        arguments = tuple(entry.text or "" for entry in line.iterfind("rsp:Arguments", _NS))
-        command = Command(str(uuid.uuid4()).upper(), line.findtext("rsp:Command", "", _NS), arguments, user, options)
+        arguments = tuple(entry.text or "" for entry in line.iterfind("rsp:Arguments", NS))
+        command = Command(str(uuid.uuid4()).upper(), program, arguments, user, message.options)
         shell.commands[command.id] = command
         command.task = asyncio.ensure_future(self._run(command))
         return f"<rsp:CommandResponse><rsp:CommandId>{command.id}</rsp:CommandId></rsp:CommandResponse>"
@@ -245,19 +259,22 @@ class ShellService:
         _end(command, code)
 
     def _find(self, shell: Shell, node: ET.Element | None) -> Command:
-        command = shell.commands.get((node.get("CommandId", "") if node is not None else "").upper())
+        wanted = node.get("CommandId", "") if node is not None else ""
+        if not wanted:
+            raise Refusal(INVALID_PARAMETER)
+        command = shell.commands.get(wanted.upper())
         if command is None:
-            raise Refusal(INVALID_SELECTORS)
+            raise Refusal(INVALID_SELECTORS, NO_COMMAND)
         return command
 
-    def _send(self, shell: Shell, body: ET.Element) -> str:
-        streams = body.findall("rsp:Send/rsp:Stream", _NS)
+    def _send(self, shell: Shell, element: ET.Element) -> str:
+        streams = element.findall("rsp:Stream", NS)
         if not streams:
             raise Refusal(SCHEMA)
         for stream in streams:
             command = self._find(shell, stream)
             if stream.get("Name") != "stdin":
-                raise Refusal(SCHEMA)
+                raise Refusal(INVALID_PARAMETER)
             if command.exit_code is not None or command.stdin_ended.is_set():
                 raise Refusal(STDIN_CLOSED)
             try:
@@ -268,45 +285,66 @@ class ShellService:
                 command.stdin_ended.set()
         return "<rsp:SendResponse/>"
 
-    async def _receive(self, shell: Shell, body: ET.Element, timeout_s: float) -> str:
-        command = self._find(shell, body.find("rsp:Receive/rsp:DesiredStream", _NS))
+    async def _receive(self, shell: Shell, message: Message) -> str:
+        command = self._find(shell, message.element.find("rsp:DesiredStream", NS))
+        room = min(message.envelope_bytes, self.quotas.max_envelope_bytes)
+        if message.envelope_bytes < _ENVELOPE_MIN_BYTES:
+            raise Refusal(ENVELOPE_TOO_SMALL)
         if not command.stdout and not command.stderr and command.exit_code is None:
             try:
-                await asyncio.wait_for(command.changed.wait(), timeout_s)
+                await asyncio.wait_for(command.changed.wait(), message.timeout_s)
             except TimeoutError:
                 raise Refusal(TIMED_OUT) from None
+            if command.id not in shell.commands:
+                raise Refusal(ABORTED)
         command.changed.clear()
-        parts = [("stdout", piece) for piece in command.stdout] + [("stderr", piece) for piece in command.stderr]
-        command.stdout, command.stderr = [], []
-        text = "".join(
-            f'<rsp:Stream Name="{name}" CommandId="{command.id}">{base64.b64encode(piece).decode()}</rsp:Stream>'
-            for name, piece in parts
-        )
-        if command.exit_code is None:
-            state = (
-                f'<rsp:CommandState CommandId="{command.id}" State="{_SHELL}CommandState/Running"></rsp:CommandState>'
-            )
-        else:
-            text += "".join(
-                f'<rsp:Stream Name="{name}" CommandId="{command.id}" End="true"></rsp:Stream>'
-                for name in ("stdout", "stderr")
-            )
-            state = (
-                f'<rsp:CommandState CommandId="{command.id}" State="{_SHELL}CommandState/Done">'
-                f"<rsp:ExitCode>{command.exit_code}</rsp:ExitCode></rsp:CommandState>"
-            )
-        return f"<rsp:ReceiveResponse>{text}{state}</rsp:ReceiveResponse>"
+        parts = _take(command, (room - _FRAME_BYTES) * 3 // 4)
+        return _render_output(command, parts)
 
-    def _signal(self, shell: Shell, body: ET.Element) -> str:
-        signal = body.find("rsp:Signal", _NS)
-        command = self._find(shell, signal)
-        code = signal.findtext("rsp:Code", "", _NS) if signal is not None else ""
-        if code not in (_SHELL + "signal/terminate", _SHELL + "signal/ctrl_c"):
-            raise Refusal(SCHEMA)
-        if code.endswith("terminate"):
+    def _signal(self, shell: Shell, element: ET.Element) -> str:
+        command = self._find(shell, element)
+        # In any case of letters: pywinrm says "terminate", pypsrp "Terminate", and Windows takes both.
+        code = element.findtext("rsp:Code", "", NS).removeprefix(SHELL + "signal/").lower()
+        if code == "terminate":
             shell.commands.pop(command.id, None)
             _end(command, -1)
+        elif code in ("ctrl_c", "ctrl_break"):
+            _end(command, _CONTROL_C_EXIT)
+        else:
+            raise Refusal(INVALID_PARAMETER)
         return "<rsp:SignalResponse/>"
+
+
+def _take(command: Command, size: int) -> list[tuple[str, bytes]]:
+    """Output of at most ``size`` bytes, taken from what the command wrote. What does not fit stays."""
+    parts: list[tuple[str, bytes]] = []
+    for name, pieces in (("stdout", command.stdout), ("stderr", command.stderr)):
+        while pieces and size > 0:
+            piece = pieces.pop(0)
+            if len(piece) > size:
+                pieces.insert(0, piece[size:])
+                piece = piece[:size]
+            parts.append((name, piece))
+            # Each piece has its own frame in the envelope.
+            size -= len(piece) + 128
+    return parts
+
+
+def _render_output(command: Command, parts: list[tuple[str, bytes]]) -> str:
+    text = "".join(
+        f'<rsp:Stream Name="{name}" CommandId="{command.id}">{base64.b64encode(piece).decode()}</rsp:Stream>'
+        for name, piece in parts
+    )
+    if command.exit_code is None or command.stdout or command.stderr:
+        state = f'<rsp:CommandState CommandId="{command.id}" State="{SHELL}CommandState/Running"></rsp:CommandState>'
+        return f"<rsp:ReceiveResponse>{text}{state}</rsp:ReceiveResponse>"
+    text += "".join(
+        f'<rsp:Stream Name="{name}" CommandId="{command.id}" End="true"></rsp:Stream>' for name in ("stdout", "stderr")
+    )
+    return (
+        f'<rsp:ReceiveResponse>{text}<rsp:CommandState CommandId="{command.id}" State="{SHELL}CommandState/Done">'
+        f"<rsp:ExitCode>{command.exit_code}</rsp:ExitCode></rsp:CommandState></rsp:ReceiveResponse>"
+    )
 
 
 def _end(command: Command, code: int) -> None:
@@ -315,45 +353,3 @@ def _end(command: Command, code: int) -> None:
     command.changed.set()
     if command.task is not None and command.task is not asyncio.current_task():
         command.task.cancel()
-
-
-def _parse(request: bytes) -> ET.Element:
-    try:
-        root = ET.fromstring(request)  # noqa: S314 (it comes from a test)
-    except ET.ParseError:
-        raise Refusal(SCHEMA) from None
-    if root.tag != f"{{{_NS['s']}}}Envelope":
-        raise Refusal(SCHEMA)
-    return root
-
-
-def _envelope(action: str, relates_to: str, body: str) -> bytes:
-    family, name = action.split("/")
-    uri = (_TRANSFER if family == "transfer" else _SHELL) + name + "Response"
-    return (
-        f'<s:Envelope xml:lang="en-US" xmlns:s="{_NS["s"]}" xmlns:a="{_NS["a"]}"'
-        f' xmlns:x="http://schemas.xmlsoap.org/ws/2004/09/transfer" xmlns:w="{_NS["w"]}" xmlns:rsp="{_NS["rsp"]}"'
-        ' xmlns:p="http://schemas.microsoft.com/wbem/wsman/1/wsman.xsd">'
-        f"<s:Header><a:Action>{uri}</a:Action><a:MessageID>uuid:{str(uuid.uuid4()).upper()}</a:MessageID>"
-        f"<a:To>{_ANONYMOUS}</a:To><a:RelatesTo>{escape(relates_to)}</a:RelatesTo></s:Header>"
-        f"<s:Body>{body}</s:Body></s:Envelope>"
-    ).encode()
-
-
-def _fault(code: int, relates_to: str, machine: str) -> bytes:
-    side, subcode, text = _SUBCODES[code]
-    extra = ""
-    if code == INVALID_SELECTORS:
-        extra = (
-            "<w:FaultDetail>http://schemas.dmtf.org/wbem/wsman/1/wsman/faultDetail/UnexpectedSelectors</w:FaultDetail>"
-        )
-    return (
-        f'<s:Envelope xml:lang="en-US" xmlns:s="{_NS["s"]}" xmlns:a="{_NS["a"]}" xmlns:w="{_NS["w"]}">'
-        "<s:Header><a:Action>http://schemas.dmtf.org/wbem/wsman/1/wsman/fault</a:Action>"
-        f"<a:MessageID>uuid:{str(uuid.uuid4()).upper()}</a:MessageID><a:To>{_ANONYMOUS}</a:To>"
-        f"<a:RelatesTo>{escape(relates_to)}</a:RelatesTo></s:Header><s:Body><s:Fault><s:Code><s:Value>s:{side}</s:Value>"
-        f"<s:Subcode><s:Value>{subcode}</s:Value></s:Subcode></s:Code><s:Reason>"
-        f'<s:Text xml:lang="en-US">{text}</s:Text></s:Reason><s:Detail>{extra}<f:WSManFault'
-        f' xmlns:f="http://schemas.microsoft.com/wbem/wsman/1/wsmanfault" Code="{code}" Machine="{escape(machine)}">'
-        f"<f:Message>{text}</f:Message></f:WSManFault></s:Detail></s:Fault></s:Body></s:Envelope>"
-    ).encode()

@@ -177,6 +177,9 @@ class Channel:
             )
             answer = self._http.getresponse()
             content = answer.read(MAX_BODY_BYTES + 1)
+            if answer.length and len(content) <= MAX_BODY_BYTES:
+                # ``http.client`` takes a body that was cut off for a whole one when it is asked for so many bytes.
+                raise http.client.IncompleteRead(content, answer.length)
             will_close = answer.will_close
             reply = Reply(
                 answer.status,

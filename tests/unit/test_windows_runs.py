@@ -12,7 +12,7 @@ import pytest
 from msp_sdk import errors
 from msp_sdk.testing.host_lab import HostLab
 from msp_sdk.testing.wsman import HostsThread, WsmanHost
-from msp_sdk.testing.wsman_shells import ACCESS_DENIED, INVALID_SELECTORS, MAX_OPERATIONS, STDIN_CLOSED
+from msp_sdk.testing.wsman_refusals import ACCESS_DENIED, INVALID_SELECTORS, MAX_OPERATIONS, STDIN_CLOSED
 from msp_sdk.windows.scripts import Script, load
 from msp_sdk.windows.shell import ShellOptions
 from tests.unit.echo_scripts import ECHO, WRITE

@@ -136,18 +136,28 @@ def test_unknown_option_and_action_are_faults(lab: HostLab) -> None:
             protocol.send_message("<nonsense/>")
 
 
-def test_quiet_connection_is_closed_and_other_paths_are_not_there(lab: HostLab) -> None:
+def test_quiet_connection_is_closed(lab: HostLab) -> None:
     host = lab.host(https=False)
-    host.idle_close_s = 0.2
+    host.faults.idle_close_s = 0.2
     with HostsThread([host]):
         connection = http.client.HTTPConnection(host.address, 5985)
-        connection.request("POST", "/other")
+        connection.request("POST", "/wsman")
         assert connection.getresponse().read() == b""
         assert connection.sock is not None
         connection.sock.settimeout(5)
         with contextlib.suppress(ConnectionResetError):
             assert connection.sock.recv(1) == b""
         connection.close()
+
+
+def test_other_paths_and_methods_are_not_there(lab: HostLab) -> None:
+    host = lab.host(https=False)
+    with HostsThread([host]):
+        for method, path in (("POST", "/other"), ("GET", "/wsman")):
+            connection = http.client.HTTPConnection(host.address, 5985)
+            connection.request(method, path)
+            assert connection.getresponse().status == 404
+            connection.close()
 
 
 def test_stdin_without_its_end_runs_nothing(lab: HostLab) -> None:
