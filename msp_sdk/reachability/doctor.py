@@ -26,6 +26,7 @@ from msp_sdk.models.domain import Domain
 from msp_sdk.models.finding import Examination, Finding, Step, fine, judge, not_looked_at, trouble
 from msp_sdk.models.reason import reason_of
 from msp_sdk.models.target import Target
+from msp_sdk.network.excluded import ExcludedNetworks
 from msp_sdk.network.kerberos_tickets import Kdc, KerberosTickets
 from msp_sdk.network.own_networks import read_own_networks
 from msp_sdk.network.probe import DoorProber, ProbeOptions
@@ -71,6 +72,7 @@ class DoctorOptions:
         step_s: For each step before the logon.
         logon_s: For the logon and all that needs one.
         connect_s: For a connection, and for TLS.
+        excluded: Addresses that nothing is sent to.
         compare: DNS servers that are asked beside those of the work; None means those of this machine's resolv.conf.
     """
 
@@ -78,6 +80,7 @@ class DoctorOptions:
     step_s: float = 20.0
     logon_s: float = 60.0
     connect_s: float = 4.0
+    excluded: ExcludedNetworks = field(factory=ExcludedNetworks)
     compare: tuple[DnsServer, ...] | None = None
 
 
@@ -123,7 +126,8 @@ class HostDoctor:
             servers = tuple((server, DNS_PORT) for server in read_resolv_conf().servers)
         others = [server for server in servers if server not in self._resolver.servers]
         self._compared = tuple(Resolver((server,), options=_COMPARE_OPTIONS) for server in others)
-        self._prober = DoorProber(ProbeOptions(timeout_s=min(2.0, self._options.connect_s)))
+        patience_s = min(2.0, self._options.connect_s)
+        self._prober = DoorProber(ProbeOptions(timeout_s=patience_s, excluded=self._options.excluded))
 
     async def examine(self, host: str | Target, credential: Credential | None = None) -> Examination:
         """Take all steps.

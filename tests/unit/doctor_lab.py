@@ -23,6 +23,7 @@ from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import Domain
 from msp_sdk.models.finding import Examination
 from msp_sdk.models.target import Target
+from msp_sdk.network.excluded import ExcludedNetworks
 from msp_sdk.network.resolver import Resolver, ResolverOptions
 from msp_sdk.reachability.doctor import DoctorOptions, HostDoctor
 from msp_sdk.testing.certificates import IssuedCertificate
@@ -159,6 +160,7 @@ class DoctorLab:
     trusts: tuple[str, ...] = ()
     domain: Domain | None = None
     directory: Any = None
+    excluded: tuple[str, ...] = ()
 
     @classmethod
     def make(cls, folder: Path) -> DoctorLab:
@@ -225,7 +227,7 @@ class DoctorLab:
                 shells=shells,
                 policy=policy,
                 directory=self.directory,
-                options=DoctorOptions(connect_s=0.5, compare=compare),
+                options=DoctorOptions(connect_s=0.5, compare=compare, excluded=ExcludedNetworks.parse(self.excluded)),
             )
 
     def examine(self) -> Examination:

@@ -343,6 +343,16 @@ def test_refused_version_is_said_and_shown_to_nobody_again(lab: DoctorLab):
     assert lab.lab.local.bad_password_count == 1
 
 
+def test_excluded_address_is_touched_by_nothing(lab: DoctorLab):
+    # Lesson 61.
+    local(lab)
+    lab.excluded = (f"{lab.address}/32",)
+    examined = lab.examine()
+    assert (examined.verdict.step, examined.verdict.code) == ("ports", "address-excluded")
+    assert lab.host is not None
+    assert lab.host.connection_count == 0
+
+
 def test_short_name_is_found_by_the_search_domain(lab: DoctorLab):
     lab.asked = "SRV1"
     examined = lab.examine()
