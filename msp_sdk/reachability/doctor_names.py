@@ -153,6 +153,8 @@ def look_at_servers(name: str, answers: Sequence[ServerAnswer]) -> Finding:
     if strangers:
         title = f"The servers that are used agree; {_some(strangers)}, not used for this name, does not."
         return fine("dns-servers", title, evidence)
+    if not said:
+        return not_looked_at("dns-servers", "no DNS server answered")
     if len(said) > 1:
         return fine("dns-servers", f"All {len(said)} servers that were asked say the same.", evidence)
     return fine("dns-servers", "One server was asked; there is nothing to compare it with.", evidence)
