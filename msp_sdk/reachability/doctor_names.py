@@ -129,7 +129,7 @@ def _unknown(
     return trouble("name", "no-address", title, evidence)
 
 
-def look_at_servers(name: str, answers: Sequence[ServerAnswer]) -> Finding:
+def look_at_servers(name: str, answers: Sequence[ServerAnswer]) -> Finding:  # noqa: PLR0911 (one return a case)
     """Whether the servers agree. Nothing here stops the work: it goes by the first server that answers."""
     evidence: dict[str, object] = {"name": name, "answers": [_plain(answer) for answer in answers]}
     blocked = [answer for answer in answers if answer.is_blocked]

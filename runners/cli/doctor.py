@@ -10,7 +10,8 @@ import contextlib
 import shutil
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from msp_sdk.errors import ConfigError, LogonNotAllowedError, MspError
@@ -55,7 +56,13 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(run=_doctor)
 
 
-async def _doctor(options: argparse.Namespace) -> int:
+def _doctor(options: argparse.Namespace) -> Coroutine[Any, Any, int]:
+    # Loading what it takes is long, and in the loop Ctrl-C would wait for it.
+    import_module("msp_sdk.reachability.doctor")
+    return _examine(options)
+
+
+async def _examine(options: argparse.Namespace) -> int:
     import time
     from datetime import UTC, datetime
 
