@@ -18,8 +18,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from email.utils import formatdate
 from types import TracebackType
 from typing import Any, Self
 
@@ -225,6 +227,8 @@ class WsmanHost:
         if connection.answer:
             reply = evolve(reply, challenges=(*reply.challenges, connection.answer))
             connection.answer = ""
+        ahead_s = self.machine.clock.skew.total_seconds()
+        reply = evolve(reply, date=formatdate(time.time() + ahead_s, usegmt=True))
         way = hitch.way if hitch is not None else None
         over_s = hitch.seconds if hitch is not None and hitch.way == "drip" else self.faults.drip_s
         await send(connection.writer, spoil_reply(way, reply), way, over_s)
