@@ -27,6 +27,7 @@ TEST_TOOLS = (
     "hypothesis>=6.100",
     "playwright>=1.49",
     "psutil>=6",
+    "pypsrp>=0.9",
     "pytest>=8",
     "pytest-benchmark>=5",
     "pytest-timeout>=2.3",

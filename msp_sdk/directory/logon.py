@@ -19,12 +19,13 @@ from msp_sdk.directory import ber
 from msp_sdk.directory.connection import UNREACHABLE, DirectoryOptions, Link, broken, connect, encode_simple_bind
 from msp_sdk.directory.doors import Door, SkippedDoor
 from msp_sdk.directory.logon_codes import judge_refusal
-from msp_sdk.directory.refusal import open_password, refused, sending_the_password, user_name
+from msp_sdk.directory.refusal import refused, sending_the_password, user_name
 from msp_sdk.errors import BindRejectedError, DirectoryError, WireError
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import DomainController
 from msp_sdk.models.reason import reason
 from msp_sdk.network.logons import LogonAttempt, LogonLedger
+from msp_sdk.network.passwords import open_password
 from msp_sdk.network.pins import Trust, digest_of_der, seeing_context, verifying_context
 from msp_sdk.network.turns import cancelled_error
 

@@ -1,4 +1,4 @@
-"""What every kind of bind shares: the name, the password, and how a refusal is told to the ledger and the caller."""
+"""What every kind of bind shares: the name, and how a refusal is told to the ledger and the caller."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from msp_sdk.directory.connection import Link
-from msp_sdk.directory.logon_codes import BindRefusal
-from msp_sdk.errors import BindRejectedError, ConfigError, DirectoryError, LogonError, LogonRejectedError
+from msp_sdk.errors import BindRejectedError, DirectoryError, LogonError, LogonRejectedError
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.reason import reason
+from msp_sdk.network.kdc_codes import BindRefusal
 from msp_sdk.network.logons import LogonAttempt
-from msp_sdk.secret import Secret
 
 
 def user_name(credential: Credential) -> str:
@@ -21,26 +20,6 @@ def user_name(credential: Credential) -> str:
     if "@" in name or "\\" in name or not credential.domain_name:
         return name
     return f"{name}@{credential.domain_name}"
-
-
-def open_password(credential: Credential, attempt: LogonAttempt) -> Secret:
-    """Open the secret, after the ledger has allowed the attempt.
-
-    Raises:
-        ConfigError: It is empty: an empty password would be an anonymous bind that "succeeds". Or it is no text that
-            can be sent.
-    """
-    try:
-        secret = credential.open()
-        if any("\ud800" <= character <= "\udfff" for character in secret.reveal()):
-            # A terminal with another character set leaves these; an encoder's complaint would carry the password.
-            raise ConfigError(f"the password of {credential.username} is no text in UTF-8.", code="no-password")  # noqa: TRY301 (the same)
-        if not secret:
-            raise ConfigError(f"the password of {credential.username} is empty.", code="no-password")  # noqa: TRY301 (the attempt is ended below, whatever it was)
-    except BaseException:
-        attempt.not_sent()
-        raise
-    return secret
 
 
 def refused(link: Link, credential: Credential, attempt: LogonAttempt, refusal: BindRefusal, said: str) -> NoReturn:

@@ -9,8 +9,8 @@ from typing import NoReturn
 from msp_sdk.directory import ber
 from msp_sdk.directory.connection import DirectoryOptions, Link
 from msp_sdk.directory.doors import LDAP_PORT, Door, logon_doors
-from msp_sdk.directory.logon_codes import PASSWORD_WAS_WRONG, BindRefusal, judge_kdc, judge_refusal
-from msp_sdk.directory.refusal import door_refused, open_password, refused, sending_the_password, unanswered, user_name
+from msp_sdk.directory.logon_codes import judge_refusal
+from msp_sdk.directory.refusal import door_refused, refused, sending_the_password, unanswered, user_name
 from msp_sdk.directory.sasl import (
     BIND_IN_PROGRESS,
     KERBEROS_MECHANISM,
@@ -24,16 +24,11 @@ from msp_sdk.errors import BindRejectedError, DirectoryError
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import DomainController
 from msp_sdk.models.reason import reason
-from msp_sdk.network.kerberos import (
-    KerberosFailure,
-    KerberosLogon,
-    Principal,
-    can_seal_here,
-    is_installed,
-    kdc_answers,
-    principal_of,
-)
+from msp_sdk.network.kdc_codes import PASSWORD_WAS_WRONG, BindRefusal, judge_kdc
+from msp_sdk.network.kerberos import KerberosLogon, can_seal_here, is_installed, kdc_answers, principal_of
+from msp_sdk.network.kerberos_process import KerberosFailure, Principal
 from msp_sdk.network.logons import LogonAttempt
+from msp_sdk.network.passwords import open_password
 
 _SUCCESS = 0
 

@@ -24,24 +24,28 @@ _POLL_S = 0.2
 
 
 class KdcRelay:
-    """Use it in a ``with`` block.
+    """Use it in a ``with`` block, and :meth:`begin` for each exchange: between them nothing is passed on.
 
     Args:
         kdc: The KDC's address.
         port: Its port.
-        deadline_s: For all of it.
     """
 
-    def __init__(self, kdc: str, port: int, *, deadline_s: float) -> None:
+    def __init__(self, kdc: str, port: int) -> None:
         self._kdc = (kdc, port)
-        self._until = time.monotonic() + deadline_s
+        self._until = 0.0
         self._listener = socket.create_server((_LOOPBACK, 0))
-        self._listener.settimeout(_POLL_S)
         self._ended = threading.Event()
         self._passed: set[bytes] = set()
         self.has_answered = False
-        """The KDC answered something."""
+        """The KDC answered something in this exchange."""
         self._thread = threading.Thread(target=self._serve, name="msp-kdc-relay", daemon=True)
+
+    def begin(self, deadline_s: float) -> None:
+        """Pass requests on for so many seconds from now; what was passed on in earlier exchanges is forgotten."""
+        self._passed = set()
+        self.has_answered = False
+        self._until = time.monotonic() + deadline_s
 
     @property
     def address(self) -> tuple[str, int]:
@@ -56,17 +60,24 @@ class KdcRelay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
+        # Whoever waits for a caller is woken by this; `close` alone would leave it waiting.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         # It closes what it holds, and looks at the event several times a second, or, while it connects to a KDC that is
         # not there, at the deadline: whoever was interrupted does not wait for that.
         self._thread.join(5 * _POLL_S)
 
     def _serve(self) -> None:
         with self._listener:
-            while self._goes_on():
-                with contextlib.suppress(OSError):
+            while not self._ended.is_set():
+                try:
                     client, _ = self._listener.accept()
-                    with client:
-                        self._pass_on(client)
+                except OSError:
+                    # The end; or no descriptor is left, which may pass.
+                    self._ended.wait(_POLL_S)
+                    continue
+                with contextlib.suppress(OSError), client:
+                    self._pass_on(client)
 
     def _pass_on(self, client: socket.socket) -> None:
         """One request, whole, and its answer. Raises OSError when either side ends or is silent for too long."""

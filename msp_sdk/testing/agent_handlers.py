@@ -200,7 +200,7 @@ class _Swap:
     swapped: bool = False
 
 
-@answers("agent-install", sha256="532256cfd4e8519097e50d3e4246dc68145e45d827bf86ae25e2050c605094ac")
+@answers("agent-install", sha256="4e6fcb7874d4351f2ef28f8ec39620eed7efe2cec85a076cb9c77e4155c79547")
 def agent_install(machine: Machine, parameters: dict[str, object], payload: bytes) -> Mapping[str, object]:
     """Stop, swap, start; rolled back when the service does not start."""
     del payload
@@ -268,6 +268,7 @@ def _bring(machine: Machine, parameters: Mapping[str, object], places: _Places, 
             program.write(f"{swap.path}.new", _staged(program, places.staged or "", wanted))
         else:
             program.write(f"{swap.path}.new", swap.wanted)
+        _wait_unlocked(machine, program, f"{swap.path}.new")
         _move_into_place(program, swap)
         swap.swapped = True
         if swap.wanted is None and _file_digest(program, swap.path) != wanted:
@@ -313,7 +314,8 @@ def _roll_back(machine: Machine, places: _Places, swaps: list[_Swap], *, fresh: 
         if program.exists(f"{file.path}.previous") and (file.swapped or not program.exists(file.path)):
             undone = "rolled back to the file before"
         for swap in swaps:
-            _undo(program, swap)
+            _undo(machine, program, swap)
+            _wait_unlocked(machine, program, f"{swap.path}.new")
             program.delete(f"{swap.path}.new")
         if start:
             _start_agent(machine, places.service)
@@ -322,10 +324,11 @@ def _roll_back(machine: Machine, places: _Places, swaps: list[_Swap], *, fresh: 
     return undone
 
 
-def _undo(program: Program, swap: _Swap) -> None:
+def _undo(machine: Machine, program: Program, swap: _Swap) -> None:
     previous = f"{swap.path}.previous"
     # A replacement may end half-way: the old file is put aside and the new one is not there.
     if swap.swapped or (program.exists(previous) and not program.exists(swap.path)):
+        _wait_unlocked(machine, program, swap.path)
         program.delete(swap.path)
         if program.exists(previous):
             program.move(previous, swap.path)

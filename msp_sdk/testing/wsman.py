@@ -307,11 +307,11 @@ class WsmanHost:
             return Reply(401, challenges=(f"{scheme} {challenge}",))
         self.logon_count += 1
         connection.user = await self._judge(acceptor, token)
+        if acceptor.answer:
+            connection.answer = f"{scheme} {base64.b64encode(acceptor.answer).decode()}"
         if connection.user is None:
             connection.forget()
             return self._unauthorised(connection)
-        if acceptor.answer:
-            connection.answer = f"{scheme} {base64.b64encode(acceptor.answer).decode()}"
         return None
 
     async def _judge(self, acceptor: Acceptor, token: bytes) -> User | None:

@@ -11,17 +11,21 @@ import struct
 from typing import Protocol
 
 import spnego.exceptions
-from attrs import field, frozen
+from attrs import field, mutable
 
 from msp_sdk.testing.accounts import Account, Accounts
 from msp_sdk.testing.certificates import IssuedCertificate
 from msp_sdk.testing.ntlm import NTLM, NtlmAcceptor, WrongBindingError, read_claim
 from msp_sdk.testing.powershell import User
 from msp_sdk.testing.windows_host import Machine
+from msp_sdk.testing.wsman_kerberos import KerberosAcceptor, KerberosKeys
 
 BOUNDARY = b"--Encrypted Boundary"
 OCTETS = b"\tContent-Type: application/octet-stream\r\n"
 _SPNEGO_SEALED = "application/HTTP-SPNEGO-session-encrypted"
+_SEALED = {"negotiate": _SPNEGO_SEALED, "kerberos": "application/HTTP-Kerberos-session-encrypted"}
+# The head of a token of GSS-API: Kerberos' own, or one of SPNEGO around it.
+_GSS_TOKEN = b"\x60"
 _TYPE_END = 12
 
 
@@ -52,29 +56,38 @@ class Acceptor(Protocol):
         """A message that was sealed; ValueError when it does not open."""
 
 
-@frozen
+@mutable
 class Logons:
     """What one machine takes.
 
     Attributes:
         certificate: What clients must bind to over TLS.
         offers_basic: Basic, inside TLS alone.
+        kerberos: Its keys; None for a host that takes no tickets.
+        schemes: What is offered besides Basic.
     """
 
     machine: Machine
     accounts: Accounts
     certificate: IssuedCertificate | None = field(default=None, repr=False)
     offers_basic: bool = False
+    kerberos: KerberosKeys | None = None
+    schemes: tuple[str, ...] = ("Negotiate", "Kerberos")
 
     def challenges(self, *, tls: bool) -> tuple[str, ...]:
         """The schemes that a 401 offers."""
-        return ("Negotiate", "Kerberos", *(['Basic realm="WSMAN"'] if tls and self.offers_basic else []))
+        return (*self.schemes, *(['Basic realm="WSMAN"'] if tls and self.offers_basic else []))
 
     def acceptor(self, scheme: str, token: bytes, before: Acceptor | None, *, tls: bool) -> Acceptor | None:
         """Who takes a token; ``before`` is the connection's hand-shake so far. None where nobody does."""
         scheme = scheme.casefold()
         if scheme == "basic" and tls and self.offers_basic:
             return _Basic(self)
+        if scheme not in (name.casefold() for name in self.schemes):
+            return None
+        if self.kerberos is not None and token.startswith(_GSS_TOKEN):
+            kind = _SEALED[scheme]
+            return KerberosAcceptor(self.kerberos, self.machine, self.accounts, self.bound_to(tls=tls), kind)
         if scheme == "negotiate" and token.startswith(NTLM) and len(token) >= _TYPE_END:
             begins = token[8:_TYPE_END] == struct.pack("<I", 1)
             return _Ntlm(self, self.bound_to(tls=tls)) if begins else before

@@ -33,6 +33,7 @@ from msp_sdk.testing.wsman_refusals import (
     ABORTED,
     ACCESS_DENIED,
     ENVELOPE_TOO_SMALL,
+    FILE_NOT_FOUND,
     INVALID_PARAMETER,
     INVALID_SELECTORS,
     MAX_OPERATIONS,
@@ -233,6 +234,9 @@ class ShellService:
         program = line.findtext("rsp:Command", "", NS)
         if not program:
             raise Refusal(SCHEMA)
+        if message.options.get("WINRS_SKIP_CMD_SHELL", "").lower() == "true" and ":\\" not in program:
+            # Nobody but cmd.exe looks for programs (recorded).
+            raise Refusal(FILE_NOT_FOUND)
         used = sum(other.operations for other in self.shells.values() if other.owner == shell.owner)
         if used >= self.quotas.operations_per_user:
             raise Refusal(MAX_OPERATIONS, limit=self.quotas.operations_per_user)
@@ -299,7 +303,8 @@ class ShellService:
 
     def _signal(self, shell: Shell, element: ET.Element) -> str:
         command = self._find(shell, element)
-        code = element.findtext("rsp:Code", "", NS).removeprefix(SHELL + "signal/")
+        # In any case of letters: pywinrm says "terminate", pypsrp "Terminate", and Windows takes both.
+        code = element.findtext("rsp:Code", "", NS).removeprefix(SHELL + "signal/").lower()
         if code == "terminate":
             shell.commands.pop(command.id, None)
             _end(command, -1)

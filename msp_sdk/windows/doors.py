@@ -1,8 +1,9 @@
-"""Where a host is knocked at, what it may be called, and whether a credential may be shown there. No I/O."""
+"""Where a host is knocked at, what it may be called, and which credential may be shown there, and how. No I/O."""
 
 from __future__ import annotations
 
 import ipaddress
+from typing import Literal
 
 from attrs import frozen
 
@@ -15,6 +16,10 @@ from msp_sdk.windows.identity import is_address
 HTTPS_PORT = 5986
 HTTP_PORT = 5985
 _PLAIN_PORTS = frozenset({HTTP_PORT, 80})
+# WinRM's own name first: HTTP/ may have been given to a web application's account.
+SERVICES = ("host", "HTTP")
+
+Mechanism = Literal["kerberos", "ntlm"]
 
 
 @frozen
@@ -149,14 +154,57 @@ def logon_name(credential: Credential) -> str:
     return credential.username
 
 
-def check_mechanism(target: Target, credential: Credential, policy: HostPolicy, *, tls: bool) -> None:
+def service_host(target: Target) -> str | None:
+    """The name by which a KDC is asked for a host: a full one, or what the directory has; never an address."""
+    for name, is_from_directory in ((target.fqdn, target.object_guid is not None), (target.hostname, False)):
+        plain = (name or "").rstrip(".").casefold()
+        if plain and not is_address(plain) and ("." in plain or is_from_directory):
+            return plain
+    return None
+
+
+def kerberos_bar(target: Target, credential: Credential, *, is_kdc_known: bool) -> str | None:
+    """Why Kerberos cannot apply to a credential at a host, before anybody is asked; None where it can.
+
+    Returns:
+        A reason: ``local-account``, ``no-service-principal`` or ``kdc-unknown``.
+    """
+    if not credential.is_domain:
+        return "local-account"
+    if service_host(target) is None:
+        return "no-service-principal"
+    return None if is_kdc_known else "kdc-unknown"
+
+
+def passes_by(target: Target, mechanism: Mechanism, door: Door) -> bool:
+    """Whether a door with a certificate that nobody believes is passed by: sealed Kerberos without TLS is better.
+
+    That is no way around a certificate for another name, which says that another machine is there.
+    """
+    return mechanism == "kerberos" and door.tls and any(not other.tls for other in doors(target))
+
+
+def check_ntlm(target: Target, credential: Credential, policy: HostPolicy, *, tls: bool, why: str) -> None:
     """Whether NTLM with this credential is allowed over this door.
+
+    Args:
+        target: Where.
+        credential: Whose.
+        policy: What the site allows.
+        tls: The door speaks TLS, so that the logon is bound to its certificate.
+        why: The reason why Kerberos does not apply.
 
     Raises:
         LogonNotAllowedError: ``ntlm-not-allowed``; nothing was sent.
     """
     if credential.is_domain and not tls and not policy.allow_ntlm:
-        raise _not_allowed("ntlm-not-allowed", target, credential)
+        error = _not_allowed("ntlm-not-allowed", target, credential)
+        raise LogonNotAllowedError(
+            f"{error.detail} No Kerberos: {reason(why).title}",
+            code=error.code,
+            remedy=f"{error.remedy} Or for Kerberos: {reason(why).remedy}",
+            context={"hostname": name_of(target), "kerberos": why},
+        )
 
 
 def _not_allowed(code: str, target: Target, credential: Credential) -> LogonNotAllowedError:

@@ -30,6 +30,8 @@ FILE_NOT_FOUND = 2147942402
 
 FaultKind = Literal["error", "shell-lost", "quota", "process-ended", "operation-timeout"]
 
+# DSP0226: an envelope beyond what the other side takes, where it is no HTTP 413.
+_TOO_LONG = "w:EncodingLimit"
 _HTTP_BAD_REQUEST = 400
 _HTTP_UNAUTHORISED = 401
 _HTTP_NOT_FOUND = 404
@@ -97,7 +99,7 @@ def error_of(fault: Fault, host: str) -> MspError:
         return UnreachableError(f"{host} has closed our shell.", code="connection-lost", context=context)
     if fault.code == FILE_NOT_FOUND:
         return ScriptFailedError(f"{host} has no Windows PowerShell.", code="unsupported-os", context=context)
-    if fault.code is not None:
+    if fault.code is not None and fault.subcode != _TOO_LONG:
         return WindowsError(f"{host} refused with code {fault.code}.{said}", context=context)
     return _http_error(fault, host, context)
 
@@ -110,7 +112,7 @@ def _http_error(fault: Fault, host: str, context: Mapping[str, object]) -> MspEr
         return UnreachableError(f"{host} has no WinRM listener.", code="winrm-closed", context=context)
     if fault.status == _HTTP_UNAVAILABLE:
         return UnreachableError(f"WinRM on {host} is stopped or starting.", code="winrm-closed", context=context)
-    if fault.status == _HTTP_TOO_LARGE:
+    if fault.status == _HTTP_TOO_LARGE or fault.subcode == _TOO_LONG:
         return WindowsError(f"our message was too large for {host}.", code="too-large", context=context)
     if fault.status == _HTTP_SERVER_ERROR:
         return WindowsError(

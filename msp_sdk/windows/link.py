@@ -1,34 +1,45 @@
-"""The way to one host: its address, its door, the certificate's check, and one logon by the ledger.
+"""The way to one host: its address, its door, the certificate's check, and one logon.
 
-The order: rules about the place, then TCP and TLS with the certificate's check, then the rule about the mechanism, then
-the ledger, then the logon. Whatever fails before the logon's last message leaves no strike. A connection that ends
-takes its logon with it; the next one is another entry of the ledger.
+The order: rules about the place, then TCP and TLS with the certificate's check, then the mechanism, then the ledger,
+then the logon. Kerberos comes first where it can apply: its ticket costs the account nothing, so no ledger is asked for
+a host. NTLM follows only where nobody refused Kerberos, and each is one entry of the ledger. Whatever fails before the
+logon's last message leaves no strike. A connection that ends takes its logon with it.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Sequence
 
-from attrs import frozen
+from attrs import field, frozen
 
 from msp_sdk.errors import (
+    EncryptionRefusedError,
     LogonError,
     LogonNotAllowedError,
     LogonRejectedError,
     NotAuthorisedHereError,
     UnreachableError,
+    WindowsError,
 )
 from msp_sdk.models.credential import Credential, CredentialState
 from msp_sdk.models.reason import remedy_of
 from msp_sdk.models.target import Target
+from msp_sdk.network.kerberos_tickets import Kdc, Kdcs, KerberosTickets, NotApplicable, ServiceTicket
 from msp_sdk.network.logons import LogonAttempt, LogonLedger, LogonPlace
-from msp_sdk.windows import doors
+from msp_sdk.network.passwords import open_password
+from msp_sdk.windows import doors, ticket_logon
 from msp_sdk.windows.channel import Channel, Place, Trust
-from msp_sdk.windows.doors import HostPolicy
-from msp_sdk.windows.ntlm import Mechanism, NtlmLogon
+from msp_sdk.windows.doors import Door, HostPolicy, Mechanism
+from msp_sdk.windows.ntlm import NtlmLogon
 from msp_sdk.windows.transport import Wsman
+from msp_sdk.windows.ways import PassedDoor, Way, WayMemory
 
 _LOGON_S = 2.0
+_OK = 200
+_NO_SERVICE = "no-service-principal"
+# What a failed door says of a host: the higher, the less.
+_SAYS_LITTLE = {"certificate-untrusted": 0, "winrm-closed": 1, "connection-lost": 2, "no-answer": 3}
 
 
 @frozen
@@ -45,7 +56,7 @@ class ShellOptions:
             hosts on which that fails; it is unproven on Windows (see :mod:`msp_sdk.windows.envelope`).
         chunk_bytes: Of stdin a message; fits the smallest envelope that Windows allows by default (150 kB).
         most_chunk_bytes: What a message may grow to while a long payload is sent; fits Windows' 500 kB.
-        mechanism: How to log on. Kerberos is not in this version.
+        remember_s: For how long the way that worked at a host is tried first.
     """
 
     threads: int = 64
@@ -56,7 +67,31 @@ class ShellOptions:
     one_process: bool = True
     chunk_bytes: int = 100_000
     most_chunk_bytes: int = 370_000
-    mechanism: Mechanism = "ntlm"
+    remember_s: float = 600.0
+
+
+@frozen
+class LogonTools:
+    """What all hosts' logons share.
+
+    Attributes:
+        kdcs: Knows the KDCs of a credential's domain; None where nobody does.
+    """
+
+    ledger: LogonLedger
+    tickets: KerberosTickets
+    ways: WayMemory
+    kdcs: Kdcs | None = None
+
+
+@frozen
+class _Challenged:
+    """A connection whose host waits for the answer to its challenge."""
+
+    wsman: Wsman
+    logon: NtlmLogon
+    scheme: str
+    challenge: bytes = field(repr=False)
 
 
 class PausedLogonError(LogonError):
@@ -75,6 +110,8 @@ class HostLink:
     Attributes:
         name: For authentication, certificates and messages.
         wsman: The operations over the connection that is logged on; None before, and it may have ended since.
+        way: How it was logged on to; None before.
+        passed_by: The doors that were passed by on that way although they opened.
         cancelled: Ends waiting early.
     """
 
@@ -82,19 +119,21 @@ class HostLink:
         self,
         target: Target,
         credential: Credential,
-        ledger: LogonLedger,
+        tools: LogonTools,
         *,
         policy: HostPolicy,
         options: ShellOptions,
     ) -> None:
         self._target = target
         self._credential = credential
-        self._ledger = ledger
+        self._tools = tools
         self._policy = policy
         self._options = options
         self._channel: Channel | None = None
         self.name = doors.name_of(target)
         self.wsman: Wsman | None = None
+        self.way: Way | None = None
+        self.passed_by: tuple[PassedDoor, ...] = ()
         self.cancelled = threading.Event()
 
     @property
@@ -121,8 +160,10 @@ class HostLink:
         if self._channel is not None:
             self._channel.close()
 
-    def _connect(self) -> Channel:
+    def _connect(self, mechanism: Mechanism) -> Channel:
         """The first door of the first address that opens. What is silent or closed is passed by; what lies is not."""
+        if self._channel is not None:
+            self._channel.close()
         trust = Trust(
             (
                 *self._policy.trusted_cas,
@@ -131,23 +172,33 @@ class HostLink:
             frozenset(entry.sha256.lower() for entry in self._credential.trusted_certificates if entry.sha256),
         )
         names = doors.certificate_names(self._target)
-        refused: UnreachableError | None = None
-        silent: UnreachableError | None = None
-        for address in doors.addresses(self._target):
-            for door in doors.doors(self._target):
-                self.check_cancelled()
-                place = Place(address, door, self.name, names, trust)
-                try:
-                    return Channel.connect(place, self._options.connect_s)
-                except UnreachableError as error:
-                    if error.code == "winrm-closed":
-                        refused = refused or error
-                    else:
-                        silent = silent or error
-        # A refusal says more than silence: the host is on.
-        failure = refused or silent
-        assert failure is not None  # noqa: S101 (there is at least one address and one door)
-        raise failure
+        self.passed_by = ()
+        failures: list[WindowsError] = []
+        for address, door in self._places(mechanism):
+            self.check_cancelled()
+            try:
+                channel = Channel.connect(Place(address, door, self.name, names, trust), self._options.connect_s)
+            except WindowsError as error:
+                if error.code == "certificate-untrusted" and doors.passes_by(self._target, mechanism, door):
+                    self.passed_by += (PassedDoor(address, door.port, error.code, error.detail),)
+                elif not isinstance(error, UnreachableError):
+                    raise
+                failures.append(error)
+            else:
+                self._channel = channel
+                return channel
+        # A certificate that nobody believes says more than a refused connection, and that more than silence.
+        raise min(failures, key=lambda error: _SAYS_LITTLE.get(error.code, 0))
+
+    def _places(self, mechanism: Mechanism) -> Iterator[tuple[str, Door]]:
+        """Where to knock, in order: first where it worked a short while ago."""
+        wanted = [(address, door) for address in doors.addresses(self._target) for door in doors.doors(self._target)]
+        known = self._tools.ways.get(self._target, self._credential)
+        if known is not None and known.mechanism == mechanism and (known.address, known.door) in wanted:
+            yield known.address, known.door
+            self._tools.ways.forget(self._target, self._credential)
+            wanted.remove((known.address, known.door))
+        yield from wanted
 
     def check_cancelled(self) -> None:
         """Raise ``UnreachableError`` when the work was cancelled."""
@@ -160,8 +211,9 @@ class HostLink:
         Raises:
             MspError: See :class:`msp_sdk.windows.shell.WindowsShells`.
         """
-        known = self._ledger.state(self._credential)
+        known = self._tools.ledger.state(self._credential)
         if known.state == "refused":
+            self._tools.tickets.end(self._credential)
             code = known.code or "wrong-password"
             raise LogonNotAllowedError(
                 f"{self._credential.username} was refused before and is not shown to {self.name}.",
@@ -169,15 +221,79 @@ class HostLink:
                 remedy=remedy_of(code),
             )
         try:
-            wsman, scheme = self._prepare()
-            with self._ledger.attempt(
-                self._credential, place=self._place(known), host=self.name, cancelled=self.cancelled
-            ) as attempt:
-                return self._attempt(wsman, scheme, attempt)
+            way = self._by_kerberos()
+            if isinstance(way, NotApplicable):
+                way = self._by_ntlm(known, way.code)
         except BaseException:
+            self._tools.ways.forget(self._target, self._credential)
             if self._channel is not None:
                 self._channel.close()
             raise
+        self.way = way
+        self._tools.ways.keep(self._target, self._credential, way)
+        assert self.wsman is not None  # noqa: S101 (both ways set it)
+        return self.wsman
+
+    # Kerberos.
+
+    def _by_kerberos(self) -> Way | NotApplicable:
+        """Log on with a ticket; or why that cannot be, where nobody has refused it."""
+        kdcs = tuple(self._tools.kdcs(self._credential)) if self._tools.kdcs and self._credential.is_domain else ()
+        barred = doors.kerberos_bar(self._target, self._credential, is_kdc_known=bool(kdcs))
+        known = self._tools.ways.get(self._target, self._credential)
+        if barred is None and known is not None and known.barred == _NO_SERVICE:
+            # Nothing but a change in the directory makes another answer of it.
+            barred = known.barred
+        if barred is None and (missing := self._tools.tickets.missing()) is not None:
+            barred = missing
+        if barred is not None:
+            return NotApplicable(barred)
+        first = [known.service] if known is not None and known.service else []
+        return self._by_ticket(kdcs, tuple(dict.fromkeys([*first, *doors.SERVICES])))
+
+    def _by_ticket(self, kdcs: Sequence[Kdc], services: Sequence[str]) -> Way | NotApplicable:
+        channel = self._connect("kerberos")
+        for scheme in ticket_logon.SCHEMES:
+            ticket = self._ticket(channel, kdcs, services)
+            if not isinstance(ticket, NotApplicable) and not channel.usable:
+                # It waited for its account's ticket for so long that the host hung up; or said no and hung up.
+                ticket.drop()
+                channel = self._connect("kerberos")
+                ticket = self._ticket(channel, kdcs, services)
+            if isinstance(ticket, NotApplicable):
+                return ticket
+            wsman = self._wsman(channel)
+            try:
+                logon = ticket_logon.log_on(wsman.transport, scheme, ticket, self.name, self._credential.username)
+            finally:
+                ticket.drop()
+            if logon is not None:
+                wsman.transport.begin(scheme, logon)
+                self.wsman = wsman
+                return Way(channel.place.address, channel.place.door, "kerberos", ticket.service)
+        raise EncryptionRefusedError(f"{self.name} offers no logon mechanism that we speak.")
+
+    def _ticket(self, channel: Channel, kdcs: Sequence[Kdc], services: Sequence[str]) -> ServiceTicket | NotApplicable:
+        self.check_cancelled()
+        host = doors.service_host(self._target)
+        assert host is not None  # noqa: S101 (else Kerberos is barred)
+        binding = ticket_logon.binding_of_channel(channel)
+        return self._tools.tickets.begin(
+            self._credential, kdcs, services, host, binding=binding, cancelled=self.cancelled
+        )
+
+    # NTLM.
+
+    def _by_ntlm(self, known: CredentialState, why: str) -> Way:
+        """Log on by NTLM, where Kerberos does not apply for the reason ``why``."""
+        # A host is waited for before the ledger is asked: few logons may be in flight.
+        ready = self._prepare(why)
+        with self._tools.ledger.attempt(
+            self._credential, place=self._place(known), host=self.name, cancelled=self.cancelled
+        ) as attempt:
+            wsman = self._attempt(ready, attempt, why)
+        place = wsman.channel.place
+        return Way(place.address, place.door, "ntlm", barred=why)
 
     def _place(self, known: CredentialState) -> LogonPlace:
         """As what this host counts in the ledger.
@@ -189,41 +305,59 @@ class HostLink:
         admin = self._credential.type == "domain_admin" and self._target.role == "domain_controller"
         return "controller" if admin and known.state == "unproven" and known.code is None else "host"
 
-    def _prepare(self) -> tuple[Wsman, str]:
-        """A connection that is ready for a logon, and the scheme's name there. Nothing of a credential is involved."""
-        if self._channel is not None:
-            self._channel.close()
-        channel = self._channel = self._connect()
-        doors.check_mechanism(self._target, self._credential, self._policy, tls=channel.place.door.tls)
+    def _wsman(self, channel: Channel) -> Wsman:
         wsman = Wsman(channel)
         wsman.transport.timeout_s = self._options.connect_s + _LOGON_S
-        return wsman, wsman.transport.scheme()
+        return wsman
 
-    def _attempt(self, wsman: Wsman, scheme: str, attempt: LogonAttempt) -> Wsman:
+    def _prepare(self, why: str) -> _Challenged:
+        """A connection that only waits for the answer to its challenge. Nothing of a credential is involved."""
+        try:
+            channel = self._connect("ntlm")
+        except WindowsError as error:
+            if self._credential.is_domain:
+                error.context["kerberos"] = why
+            raise
+        doors.check_ntlm(self._target, self._credential, self._policy, tls=channel.place.door.tls, why=why)
+        wsman = self._wsman(channel)
+        begun: list[NtlmLogon] = []
+
+        def first() -> bytes:
+            logon = NtlmLogon(doors.logon_name(self._credential), self.name, channel.certificate)
+            begun.append(logon)
+            return logon.first()
+
+        scheme, challenge = wsman.transport.ask_challenge(first)
+        begun[-1].check(challenge)
+        return _Challenged(wsman, begun[-1], scheme, challenge)
+
+    def _attempt(self, ready: _Challenged, attempt: LogonAttempt, why: str) -> Wsman:
         """One logon. Until the last message goes out, the attempt counts as never made."""
         try:
             self.check_cancelled()
-            if not wsman.channel.usable:
+            if not ready.wsman.channel.usable:
                 # It waited for its turn for so long that the host hung up.
-                wsman, scheme = self._prepare()
-            transport = wsman.transport
-            channel = wsman.channel
-            logon = NtlmLogon(
-                doors.logon_name(self._credential), self._credential.open(), self.name, channel.certificate
-            )
-            token = logon.second(transport.challenge(logon, scheme))
+                ready = self._prepare(why)
         except BaseException:
             attempt.not_sent()
             raise
+        password = open_password(self._credential, attempt)
         try:
-            transport.authenticate(logon, scheme, token)
-        except LogonRejectedError as error:
-            raise self._refused(attempt) from error
+            token = ready.logon.second(ready.challenge, password)
+        except BaseException:
+            attempt.not_sent()
+            raise
+        transport = ready.wsman.transport
+        try:
+            reply = transport.present(ready.scheme, token)
         except UnreachableError as error:
             raise LogonInterruptedError(error.detail, code=error.code) from error
+        if reply.status != _OK:
+            raise self._refused(attempt)
         attempt.succeeded()
-        self.wsman = wsman
-        return wsman
+        transport.begin(ready.scheme, ready.logon)
+        self.wsman = ready.wsman
+        return ready.wsman
 
     def _refused(self, attempt: LogonAttempt) -> LogonError:
         verdict = attempt.refused("wrong-password")

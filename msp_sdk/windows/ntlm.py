@@ -1,32 +1,22 @@
-"""NTLM for WinRM, by name: the handshake with channel binding, and sealed messages (pyspnego).
-
-It is never negotiated, and Kerberos is not in this version: a :class:`Mechanism` of another name is one more case.
-"""
+"""NTLM for WinRM, by name: the handshake with channel binding, and sealing (pyspnego). It is never negotiated."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import struct
-from typing import Any, Literal
+from typing import Any
 
 import spnego
 import spnego.channel_bindings
 import spnego.exceptions
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from spnego._ntlm_raw.crypto import ntowfv1
 
 from msp_sdk.errors import EncryptionRefusedError, WindowsError
 from msp_sdk.secret import Secret
+from msp_sdk.windows.sealing import binding_of
 
-Mechanism = Literal["ntlm"]
-
-_SEALED_TYPE = "application/HTTP-SPNEGO-session-encrypted"
-CONTENT_TYPE = f'multipart/encrypted;protocol="{_SEALED_TYPE}";boundary="Encrypted Boundary"'
-_BOUNDARY = b"--Encrypted Boundary"
-_OCTETS = b"\tContent-Type: application/octet-stream\r\n"
-_SIGNATURE_LENGTH = struct.pack("<i", 16)
-_WEAK_DIGESTS = frozenset({"md5", "sha1"})
+_SIGNATURE_BYTES = 16
+_NO_HASH = "0" * 32
 
 # What a challenge must agree to (MS-NLMP 2.2.2.5): SIGN, SEAL, EXTENDED_SESSIONSECURITY, 128, KEY_EXCH. Without them
 # signatures are constants and the key is one of 40 bits; whoever sits in between could have taken them out.
@@ -39,18 +29,18 @@ class NtlmLogon:
 
     Args:
         username: UPN, ``DOMAIN\user`` or ``.\user``.
-        password: Opened here, at the moment of use.
         hostname: The host's name.
         certificate: The server's certificate (DER) over TLS, to bind the logon to; None without TLS.
     """
 
-    def __init__(self, username: str, password: Secret, hostname: str, certificate: bytes | None) -> None:
+    def __init__(self, username: str, hostname: str, certificate: bytes | None) -> None:
         # At its debug level pyspnego logs the tokens, from which a weak password can be guessed.
         logging.getLogger("spnego._ntlm").setLevel(logging.INFO)
         try:
             self._context: Any = spnego.client(
-                username,
-                password.reveal(),
+                # The hash comes with the answer to a challenge. Given a password, pyspnego would also make the LM hash,
+                # which NTLMv2 has no use for.
+                spnego.NTLMHash(username=username, nt_hash=_NO_HASH),
                 hostname=hostname,
                 service="http",
                 protocol="ntlm",
@@ -69,17 +59,30 @@ class NtlmLogon:
         """The token that asks for a challenge; it holds nothing of the password."""
         return self._step(None)
 
-    def second(self, challenge: bytes) -> bytes:
+    def check(self, challenge: bytes) -> None:
+        """See whether a challenge can be answered at all, before a password is opened for it.
+
+        Raises:
+            EncryptionRefusedError: It does not agree to strong keys.
+        """
+        flags = int.from_bytes(challenge[_FLAGS_AT : _FLAGS_AT + 4], "little")
+        if flags & _FLAGS_NEEDED != _FLAGS_NEEDED:
+            raise EncryptionRefusedError("the host's challenge does not agree to sealing with strong keys.")
+
+    def second(self, challenge: bytes, password: Secret) -> bytes:
         """The token that answers the challenge: sending it is the logon.
 
         Raises:
             EncryptionRefusedError: The challenge does not agree to strong keys. Nothing of the password was used.
             WindowsError: It is no challenge.
         """
-        flags = int.from_bytes(challenge[_FLAGS_AT : _FLAGS_AT + 4], "little")
-        if flags & _FLAGS_NEEDED != _FLAGS_NEEDED:
-            raise EncryptionRefusedError("the host's challenge does not agree to sealing with strong keys.")
-        return self._step(challenge)
+        self.check(challenge)
+        self._context._credential.nt_hash = ntowfv1(password.reveal())  # noqa: SLF001 (pyspnego offers no other way)
+        try:
+            return self._step(challenge)
+        finally:
+            # As good as the password; a connection may stand for long.
+            self._context._credential = None  # noqa: SLF001 (the same)
 
     def _step(self, token: bytes | None) -> bytes:
         try:
@@ -87,61 +90,32 @@ class NtlmLogon:
         except Exception as error:  # noqa: BLE001 (what a stranger's token makes of pyspnego's parser is open)
             raise _failed(error) from None
 
-    def seal(self, message: bytes) -> bytes:
-        """A message as the body of a ``multipart/encrypted`` request."""
+    def seal(self, message: bytes) -> tuple[bytes, bytes, int]:
+        """A message's signature and its sealed content; nothing is padded."""
         try:
             sealed = bytes(self._context.wrap(message, encrypt=True).data)
         except spnego.exceptions.SpnegoError as error:
             raise _failed(error) from None
-        return b"".join(
-            (
-                _BOUNDARY,
-                b"\r\n\tContent-Type: ",
-                _SEALED_TYPE.encode(),
-                b"\r\n\tOriginalContent: type=application/soap+xml;charset=UTF-8;Length=",
-                str(len(message)).encode(),
-                b"\r\n",
-                _BOUNDARY,
-                b"\r\n",
-                _OCTETS,
-                _SIGNATURE_LENGTH,
-                sealed,
-                _BOUNDARY,
-                b"--\r\n",
-            )
-        )
+        return sealed[:_SIGNATURE_BYTES], sealed[_SIGNATURE_BYTES:], 0
 
-    def unseal(self, body: bytes) -> bytes:
-        """The message in the body of a ``multipart/encrypted`` answer.
+    def unseal(self, signature: bytes, data: bytes) -> bytes:
+        """A message of the host's.
 
         Raises:
             EncryptionRefusedError: It was not sealed by the host that we logged on to.
         """
-        head, marker, rest = body.partition(_OCTETS)
-        end = rest.rfind(_BOUNDARY + b"--")
-        length = head.rpartition(b"Length=")[2].split(b"\r\n")[0]
-        if not marker or rest[:4] != _SIGNATURE_LENGTH or end < 0:
+        if len(signature) != _SIGNATURE_BYTES:
             raise EncryptionRefusedError("the host's answer was not sealed as it should be.")
         try:
-            clear = bytes(self._context.unwrap(rest[4:end]).data)
+            return bytes(self._context.unwrap(signature + data).data)
         except (spnego.exceptions.SpnegoError, ValueError, struct.error) as error:
             raise EncryptionRefusedError(
                 "the host's answer was not sealed by the host that we logged on to."
             ) from error
-        if str(len(clear)).encode() != length:
-            raise EncryptionRefusedError("the host's answer has another length than it says.")
-        return clear
 
 
 def _bindings(certificate: bytes) -> spnego.channel_bindings.GssChannelBindings:
-    """``tls-server-end-point``. Source: RFC 5929 section 4.1."""
-    try:
-        algorithm = x509.load_der_x509_certificate(certificate).signature_hash_algorithm
-        name = "sha256" if algorithm is None or algorithm.name in _WEAK_DIGESTS else algorithm.name
-        digest = hashlib.new(name.replace("-", "_"), certificate).digest()
-    except (UnsupportedAlgorithm, ValueError) as error:
-        raise EncryptionRefusedError("the host's certificate is signed in a way that we cannot bind to.") from error
-    return spnego.channel_bindings.GssChannelBindings(application_data=b"tls-server-end-point:" + digest)
+    return spnego.channel_bindings.GssChannelBindings(application_data=binding_of(certificate))
 
 
 def _failed(error: Exception) -> WindowsError:

@@ -20,8 +20,6 @@ from msp_sdk.windows.scripts import Script
 from msp_sdk.windows.transport import Wsman, WsmanFaultError
 
 _CLEANUP_S = 2.0
-_RECONNECTS = 2
-_BROKEN = ("connection-lost", "no-answer")
 _OUTPUT_MAX_BYTES = 32 * 2**20
 _HOSTS_REMEMBERED = 10_000
 # Refusals after which a message has certainly not arrived.
@@ -37,20 +35,34 @@ class MessageSizes:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._known: dict[str, int] = {}
+        self._taken: dict[str, int] = {}
+        self._limits: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def most(self, host: str) -> int:
-        """The largest piece to try."""
+    def range(self, host: str, least: int) -> tuple[int, int]:
+        """The piece to begin with, and what to grow to; neither is below ``least``."""
         with self._lock:
-            return self._known.get(host, self._most)
+            most = max(least, self._limits.get(host, self._most))
+            return min(most, max(least, self._taken.get(host, 0))), most
+
+    def taken(self, host: str, size: int) -> None:
+        """A piece of ``size`` bytes arrived."""
+        with self._lock:
+            if size > self._taken.get(host, 0):
+                self._forget_many()
+                self._taken[host] = size
 
     def refused(self, host: str, size: int) -> None:
         """A piece of ``size`` bytes was too large."""
         with self._lock:
-            if len(self._known) >= _HOSTS_REMEMBERED:
-                self._known.clear()
-            self._known[host] = size // 2
+            self._forget_many()
+            self._taken.pop(host, None)
+            self._limits[host] = size // 2
+
+    def _forget_many(self) -> None:
+        for known in (self._taken, self._limits):
+            if len(known) >= _HOSTS_REMEMBERED:
+                known.clear()
 
 
 @mutable
@@ -127,6 +139,15 @@ class HostProcess:
             self._leftovers.append(command_id)
         self._clean_up()
 
+    def give_up(self, run: Run) -> None:
+        """End the process, unless a script that writes may be at work in it and its record can still be asked for."""
+        late = self._link.cancelled.is_set() or time.monotonic() >= run.deadline
+        if run.script.writes and run.sent and not late:
+            # Killed in the midst it would leave nobody who knows what it did. It ends with its shell.
+            self._command_id = None
+        else:
+            self.discard()
+
     def _clean_up(self) -> None:
         if self._link.wsman is None or self._shell_id is None or not self._link.usable:
             return
@@ -172,15 +193,16 @@ class HostProcess:
         """
         for again in (True, False):
             failure: MspError
+            before = run.sent
             try:
                 self._send(run, data)
             except WsmanFaultError as error:
                 if error.kind == "process-ended" and self._command_id is not None and not self._served:
                     # It ended before it had read all: what it wrote says why.
                     return
-                cure, failure = self._cure_fault(run, error), error.as_error()
+                cure, failure = self._cure_fault(run, error, before=before), error.as_error()
             except MspError as error:
-                self.discard()
+                self.give_up(run)
                 cure, failure = self._cure_loss(run, error), error
             else:
                 self._served = True
@@ -188,13 +210,12 @@ class HostProcess:
             if not (cure and again):
                 raise failure
 
-    def _cure_fault(self, run: Run, error: WsmanFaultError) -> bool:
+    def _cure_fault(self, run: Run, error: WsmanFaultError, *, before: bool) -> bool:
         """Give up what a fault was about; True when the script can be begun again."""
         if run.sent and error.kind not in (*_NOT_TAKEN, "process-ended"):
             return False
-        # Where the process had ended it may still have read the script before, which only who reads forgives; a script
-        # that writes has its record.
-        run.sent = run.sent and error.kind not in _NOT_TAKEN
+        if error.kind in _NOT_TAKEN:
+            run.sent = before
         if error.kind == "process-ended" and self._served:
             self.discard()
         else:
@@ -204,6 +225,7 @@ class HostProcess:
     def _cure_loss(self, run: Run, error: MspError) -> bool:
         """True when the script can be begun again after its message did not get through."""
         if isinstance(error, UnreachableError):
+            # A script that writes and may have arrived is asked for by its record, not begun again here.
             return not run.sent and error.code == "connection-lost" and not isinstance(error, LogonInterruptedError)
         if error.code != "too-large" or self._sending <= self._options.chunk_bytes:
             return False
@@ -212,26 +234,26 @@ class HostProcess:
 
     def _send(self, run: Run, data: Stdin) -> None:
         wsman, shell_id, command_id = self._ready(run.deadline)
-        run.sent = False
         self._scripts += 1
         self._sending = 0
-        size = self._options.chunk_bytes
-        for piece, last in data.pieces(size, max(size, self._sizes.most(self._link.name))):
+        for piece, last in data.pieces(*self._sizes.range(self._link.name, self._options.chunk_bytes)):
             self.check_time(run)
             self._sending = len(piece)
-            run.sent = last
+            run.sent = run.sent or last
             end = last and not self._options.one_process
             wsman.send(shell_id, command_id, piece, end=end, timeout_s=self._step_s(run.deadline))
+            if self._sending > self._options.chunk_bytes:
+                self._sizes.taken(self._link.name, self._sending)
 
     def collect(self, run: Run) -> Output:
         """What the process writes, to the end of an envelope or its own.
 
-        After a lost connection it is asked for again with the old ids, never run again.
+        Output whose message was lost does not come again, so it is not asked for on another connection.
 
         Raises:
             MspError: It did not come; what the script did is not known.
         """
-        stdout, stderr, reconnects = bytearray(), bytearray(), 0
+        stdout, stderr = bytearray(), bytearray()
         while True:
             self.check_time(run)
             wsman = self._link.wsman
@@ -239,12 +261,6 @@ class HostProcess:
                 raise UnreachableError("the shell went away.", code="connection-lost")
             try:
                 output = wsman.receive(self._shell_id, self._command_id, self._step_s(run.deadline))
-            except UnreachableError as error:
-                reconnects += 1
-                if error.code not in _BROKEN or reconnects > _RECONNECTS or self._link.cancelled.is_set():
-                    raise
-                self._log_on()
-                continue
             except WsmanFaultError as error:
                 raise error.as_error() from error
             if output is None:

@@ -20,12 +20,9 @@ from msp_sdk.errors import (
     UnreachableError,
     WrongHostError,
 )
-from msp_sdk.models.credential import Credential
 from msp_sdk.models.reason import remedy_of
 from msp_sdk.models.target import Target
-from msp_sdk.network.logons import LogonLedger
 from msp_sdk.windows import faults
-from msp_sdk.windows.doors import HostPolicy
 from msp_sdk.windows.envelope import (
     Envelope,
     Stdin,
@@ -59,16 +56,14 @@ class HostSession:
     def __init__(
         self,
         target: Target,
-        credential: Credential,
-        ledger: LogonLedger,
+        link: HostLink,
         *,
-        policy: HostPolicy,
         options: ShellOptions,
         sizes: MessageSizes | None = None,
     ) -> None:
         self._target = target
         self._options = options
-        self._link = HostLink(target, credential, ledger, policy=policy, options=options)
+        self._link = link
         self._process = HostProcess(self._link, options, sizes or MessageSizes(options.most_chunk_bytes))
         self._name = self._link.name
         self._lock = threading.Lock()
@@ -131,16 +126,17 @@ class HostSession:
         self._link.close()
 
     def _envelope(self, run: Run, data: Stdin) -> Envelope:
-        """The envelope of a run. A script that writes and whose answer was lost is asked for once more.
+        """The envelope of a run. One whose answer was lost is asked for once more.
 
-        It goes out whole again, with the same id: the host runs it if it never began, and else gives the envelope of
-        its first run, for which it waits.
+        It goes out whole again, with the same id. A script that reads is run again; one that writes is run by the host
+        if it never began, and else the host gives the envelope of its first run, for which it waits.
         """
         try:
             return self._once(run, data)
-        except ScriptFailedError as error:
+        except MspError as error:
+            lost = error.code == ("outcome-unknown" if run.script.writes else "connection-lost") and run.sent
             late = self.cancelled.is_set() or time.monotonic() >= run.deadline
-            if error.code != "outcome-unknown" or late or self._process.logon_failed:
+            if not lost or late or self._process.logon_failed:
                 raise
             try:
                 return self._once(run, data)
@@ -158,7 +154,7 @@ class HostSession:
             if envelope.host is not None:
                 check_identity(self._target, envelope.host)
         except BaseException as error:
-            self._process.discard()
+            self._process.give_up(run)
             if isinstance(error, MspError) and not isinstance(error, PausedLogonError):
                 judged = self._judged(run, error)
                 if judged is not error:
@@ -173,7 +169,7 @@ class HostSession:
         if not run.script.writes:
             if isinstance(error, UnreachableError):
                 message = f"the connection to {self._name} broke while {run.script.name} ran."
-                return UnreachableError(message, code="connection-lost")
+                return UnreachableError(message, code=error.code)
             return error
         if error.code in ("outcome-unknown", "language-restricted", "unsupported-os"):
             return error

@@ -6,7 +6,9 @@
 * A script succeeded when its envelope with our run's id came back, and never otherwise. One that writes leaves a record
   under that id on the host: when its answer is lost it is asked for again, and never done twice.
 
-Logons are by NTLM, by name; Kerberos is not in this version.
+In a domain logons are by Kerberos, where the host has a full name and a KDC is known: one ticket of the account serves
+all hosts, and the password goes to a KDC once. NTLM, by name, only where Kerberos cannot apply, and never after a KDC
+that refused.
 
 Example:
     >>> async with shells.open(target, credential) as shell:  # doctest: +SKIP
@@ -27,14 +29,16 @@ from msp_sdk.errors import LogonError, LogonNotAllowedError, LogonRejectedError,
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.reason import remedy_of
 from msp_sdk.models.target import Target
+from msp_sdk.network.kerberos_tickets import Kdc, Kdcs, KerberosTickets
 from msp_sdk.network.logons import LogonLedger
 from msp_sdk.network.threads import ThreadPool
 from msp_sdk.windows.doors import HostPolicy
 from msp_sdk.windows.identity import HostIdentity
-from msp_sdk.windows.link import PausedLogonError, ShellOptions
+from msp_sdk.windows.link import HostLink, LogonTools, PausedLogonError, ShellOptions
 from msp_sdk.windows.process import MessageSizes
 from msp_sdk.windows.scripts import Script, load
 from msp_sdk.windows.session import HostSession
+from msp_sdk.windows.ways import PassedDoor, Way, WayMemory
 
 T = TypeVar("T")
 Prove = Callable[[Credential], Awaitable[None]]
@@ -47,7 +51,17 @@ _CLOSERS = 8
 # answer a byte at a time.
 _OPEN_S = 150.0
 
-__all__ = ["HostIdentity", "HostPolicy", "ScriptResult", "ShellOptions", "WindowsShell", "WindowsShells"]
+__all__ = [
+    "HostIdentity",
+    "HostPolicy",
+    "Kdc",
+    "PassedDoor",
+    "ScriptResult",
+    "ShellOptions",
+    "Way",
+    "WindowsShell",
+    "WindowsShells",
+]
 
 
 @frozen
@@ -68,9 +82,10 @@ class ScriptResult:
 class WindowsShell:
     """A host that is logged on to. Scripts run one after the other, and only on the machine that was meant."""
 
-    def __init__(self, shells: WindowsShells, session: HostSession, credential: Credential) -> None:
+    def __init__(self, shells: WindowsShells, session: HostSession, link: HostLink, credential: Credential) -> None:
         self._shells = shells
         self._session = session
+        self._link = link
         self._credential = credential
         self._identify_s = shells.options.identify_s
 
@@ -81,6 +96,17 @@ class WindowsShell:
             MspError: As :meth:`run`.
         """
         return (await self.run(load("identify"), {}, deadline_s=self._identify_s)).host
+
+    @property
+    def way(self) -> Way:
+        """How the host was logged on to, the last time."""
+        assert self._link.way is not None  # noqa: S101 (a shell is given out after its logon)
+        return self._link.way
+
+    @property
+    def passed_by(self) -> tuple[PassedDoor, ...]:
+        """The doors that opened and were passed by all the same, such as one whose certificate nobody believes."""
+        return self._link.passed_by
 
     async def run(
         self,
@@ -130,6 +156,8 @@ class WindowsShells:
         policy: What the site allows now; asked at every opening.
         prove: Binds at a controller, through the ledger, and raises a ``LogonError`` when refused. Needed where a
             host refuses a domain credential that was proven: only then can the host be told from the password.
+        kdcs: The KDCs of a credential's domain, asked at every opening, from any thread; None where nobody knows them,
+            and then there is no Kerberos.
         options: Limits and times.
     """
 
@@ -139,6 +167,7 @@ class WindowsShells:
         *,
         policy: Callable[[], HostPolicy] = HostPolicy,
         prove: Prove | None = None,
+        kdcs: Kdcs | None = None,
         options: ShellOptions | None = None,
     ) -> None:
         self._ledger = ledger
@@ -146,6 +175,8 @@ class WindowsShells:
         self._prove = prove
         self.options = options or ShellOptions()
         self._sizes = MessageSizes(self.options.most_chunk_bytes)
+        self._tickets = KerberosTickets(ledger)
+        self._tools = LogonTools(ledger, self._tickets, WayMemory(self.options.remember_s), kdcs)
         self._pool = ThreadPool("windows", self.options.threads)
         # Hosts that wait for their turn fill the pool; what ends their waiting must not stand in line behind them.
         self._closers = ThreadPool("windows-close", _CLOSERS)
@@ -163,6 +194,8 @@ class WindowsShells:
             WindowsError: ``certificate-untrusted``, ``quota-exceeded``, or what the host said.
             LogonNotAllowedError: A rule or the ledger said no; nothing was sent.
             LogonRejectedError: The password was refused; this version of the credential has ended.
+            LogonError: Kerberos did not come about for a reason that NTLM must not go around (``clock-skew`` and
+                others). Retryable.
             NotAuthorisedHereError: The password is right, but this host does not let it in, or gives no shell.
             ScriptFailedError: There is no Windows PowerShell.
             ConfigError: A trusted CA is no certificate.
@@ -170,10 +203,9 @@ class WindowsShells:
         if credential.is_domain and await self._closers.run(self._ledger.is_paused, credential):
             # Left paused by hosts before, or by a process that was killed: nobody else would prove it.
             await self._prove_again(credential, _still_paused(credential))
-        session = HostSession(
-            target, credential, self._ledger, policy=self._policy(), options=self.options, sizes=self._sizes
-        )
-        shell = WindowsShell(self, session, credential)
+        link = HostLink(target, credential, self._tools, policy=self._policy(), options=self.options)
+        session = HostSession(target, link, options=self.options, sizes=self._sizes)
+        shell = WindowsShell(self, session, link, credential)
         try:
             await self.call(session, credential, _OPEN_S, session.open)
             yield shell
@@ -182,9 +214,10 @@ class WindowsShells:
             await self._close(session)
 
     async def aclose(self) -> None:
-        """Wait for shells that are being closed, and end the threads."""
+        """Wait for shells that are being closed, and end the threads and Kerberos workers."""
         while self._closing:
             await asyncio.wait(self._closing)
+        await self._closers.run(self._tickets.close)
         self._pool.close()
         self._closers.close()
 

@@ -19,22 +19,25 @@ from winrm.exceptions import WinRMOperationTimeoutError, WinRMTransportError, WS
 from winrm.protocol import Protocol
 from winrm.transport import Transport
 
-from msp_sdk.errors import EncryptionRefusedError, LogonRejectedError, MspError, WindowsError
+from msp_sdk.errors import EncryptionRefusedError, MspError, WindowsError
 from msp_sdk.windows import faults
 from msp_sdk.windows.channel import Channel, Reply
 from msp_sdk.windows.envelope import ARGUMENTS, COMMAND
 from msp_sdk.windows.faults import Fault
-from msp_sdk.windows.ntlm import CONTENT_TYPE, NtlmLogon
+from msp_sdk.windows.sealing import HostLogon, Sealed, frame, sealed_type, unframe
 
 T = TypeVar("T")
 
 _HTTP_OK = 200
 _HTTP_UNAUTHORISED = 401
 _SOAP = "application/soap+xml;charset=UTF-8"
-_SCHEMES = ("NTLM", "Negotiate")
+# Windows takes NTLM's own tokens under both; under the first it has taken them for as long as there is WinRM.
+_SCHEMES = ("Negotiate", "NTLM")
 _MESSAGE_ID = re.compile(rb"MessageID[^>]*>\s*([^<\s]+)")
 _RELATES_TO = re.compile(rb"RelatesTo[^>]*>\s*([^<\s]+)")
 _UTF8_CODEPAGE = 65001
+# A cipher's block.
+_PADDING_MAX = 16
 # A shell that we lost, or were killed over, frees its place on the host after half an hour instead of two.
 _SHELL_IDLE = "PT1800S"
 # What an answer may take beyond the time that we gave the host for the operation.
@@ -46,8 +49,8 @@ class FencedTransport(Transport):
 
     def __init__(self, channel: Channel) -> None:  # its parent's 19 settings are what is fenced off
         self._channel = channel
-        self._logon: NtlmLogon | None = None
-        self._logged_on = False
+        self._logon: HostLogon | None = None
+        self._scheme = ""
         self.timeout_s = 30.0
 
     def build_session(self) -> NoReturn:
@@ -62,56 +65,50 @@ class FencedTransport(Transport):
         """Close the connection."""
         self._channel.close()
 
-    def scheme(self) -> str:
-        """Ask without any token which scheme takes NTLM here. Nothing of a credential is involved.
+    def ask_challenge(self, make_first: Callable[[], bytes]) -> tuple[str, bytes]:
+        """Get the host's challenge to NTLM's first message, which holds nothing of a credential.
+
+        Args:
+            make_first: Makes that message; called again where the host takes it by another scheme.
+
+        Returns:
+            The scheme that took it, and the challenge.
 
         Raises:
-            EncryptionRefusedError: The host offers none.
+            EncryptionRefusedError: The host offers no such mechanism, or lets anybody in.
             UnreachableError: There is no WinRM behind the door, or the connection broke.
         """
-        reply = self._channel.post(b"", {"Content-Type": _SOAP}, self.timeout_s)
-        host = self._channel.place.hostname
-        if reply.status != _HTTP_UNAUTHORISED:
-            if reply.status == _HTTP_OK:
-                raise EncryptionRefusedError(f"{host} answers without a logon; it is no WinRM that we trust.")
-            raise faults.error_of(Fault(reply.status), host)
         for scheme in _SCHEMES:
-            if reply.offers(scheme):
-                return scheme
-        raise EncryptionRefusedError(f"{host} offers no logon mechanism that we speak.")
+            reply = self.present(scheme, make_first())
+            token = reply.token(scheme)
+            if reply.status == _HTTP_UNAUTHORISED and token is not None:
+                return scheme, token
+            if reply.status == _HTTP_OK:
+                raise EncryptionRefusedError(f"{self._host} answers without a logon; it is no WinRM that we trust.")
+            if not any(reply.offers(other) for other in _SCHEMES if other != scheme):
+                break
+        raise EncryptionRefusedError(f"{self._host} offers no logon mechanism that we speak.")
 
-    def challenge(self, logon: NtlmLogon, scheme: str) -> bytes:
-        """Get the host's challenge. Nothing of the password is sent.
-
-        Raises:
-            UnreachableError: The connection broke.
-            EncryptionRefusedError: The host sends no challenge.
-        """
-        token = self._post_token(scheme, logon.first()).token(scheme)
-        if token is None:
-            raise EncryptionRefusedError(f"{self._channel.place.hostname} sent no challenge.")
-        return token
-
-    def authenticate(self, logon: NtlmLogon, scheme: str, token: bytes) -> None:
-        """Send the answer to the challenge: this is the logon, and it happens once.
+    def present(self, scheme: str, token: bytes) -> Reply:
+        """Send a token without a body; returns the host's answer, which is 200 or 401.
 
         Raises:
-            LogonRejectedError: The host said no.
-            UnreachableError: The connection broke; what became of the logon is not known.
+            UnreachableError: The connection broke. What became of a logon is not known then.
             WindowsError: The host said something else; the same.
         """
-        reply = self._post_token(scheme, token)
-        host = self._channel.place.hostname
-        if reply.status == _HTTP_UNAUTHORISED:
-            raise LogonRejectedError(f"{host} refused the logon.")
-        if reply.status != _HTTP_OK:
-            raise faults.error_of(Fault(reply.status), host)
-        self._logon = logon
-        self._logged_on = logon.complete
-
-    def _post_token(self, scheme: str, token: bytes) -> Reply:
         value = f"{scheme} {base64.b64encode(token).decode('ascii')}"
-        return self._channel.post(b"", {"Content-Type": _SOAP, "Authorization": value}, self.timeout_s)
+        reply = self._channel.post(b"", {"Content-Type": _SOAP, "Authorization": value}, self.timeout_s)
+        if reply.status not in (_HTTP_OK, _HTTP_UNAUTHORISED):
+            raise faults.error_of(Fault(reply.status), self._host)
+        return reply
+
+    def begin(self, scheme: str, logon: HostLogon) -> None:
+        """The host has taken this logon by this scheme: messages may go from now on."""
+        self._scheme, self._logon = scheme, logon
+
+    @property
+    def _host(self) -> str:
+        return self._channel.place.hostname
 
     def send_message(self, message: str | bytes) -> bytes:
         """Send one envelope over TLS or sealed, and return the host's.
@@ -120,15 +117,17 @@ class FencedTransport(Transport):
             EncryptionRefusedError: It could not be sent or was not answered under cover; nothing went out in clear.
         """
         data = message.encode() if isinstance(message, str) else message
-        if self._logon is None or not self._logged_on:
+        if self._logon is None or not self._logon.complete:
             raise EncryptionRefusedError("a message was to be sent before the logon was complete.")
         if self._channel.place.door.tls:
             reply = self._channel.post(data, {"Content-Type": _SOAP}, self.timeout_s)
         else:
-            reply = self._channel.post(self._logon.seal(data), {"Content-Type": CONTENT_TYPE}, self.timeout_s)
+            signature, sealed, padding = self._logon.seal(data)
+            content = frame(self._scheme, Sealed(signature, sealed, len(data) + padding))
+            reply = self._channel.post(content, {"Content-Type": sealed_type(self._scheme)}, self.timeout_s)
         body = reply.body
         if "multipart/encrypted" in reply.content_type.lower():
-            body = self._logon.unseal(body)
+            body = _open(self._logon, unframe(body))
         elif body and not self._channel.place.door.tls:
             # Anybody on the way could have written it.
             body = b""
@@ -141,6 +140,19 @@ class FencedTransport(Transport):
         if reply.status != _HTTP_OK:
             raise WinRMTransportError("http", reply.status, body.decode("utf-8", errors="replace"))
         return body
+
+
+def _open(logon: HostLogon, sealed: Sealed) -> bytes:
+    """The message in an answer.
+
+    Raises:
+        EncryptionRefusedError: It was not sealed by the host that we logged on to, or is of another length.
+    """
+    clear = logon.unseal(sealed.signature, sealed.data)
+    # Old ciphers pad: the length said is that of the padded message.
+    if not 0 <= sealed.length - len(clear) <= _PADDING_MAX:
+        raise EncryptionRefusedError("the host's answer has another length than it says.")
+    return clear
 
 
 def _belongs(request: bytes, answer: bytes) -> bool:

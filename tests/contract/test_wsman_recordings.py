@@ -5,16 +5,25 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
 
+from msp_sdk.errors import WindowsError
+from msp_sdk.testing.host_lab import HostLab
 from msp_sdk.testing.powershell import Command, User
 from msp_sdk.testing.windows_host import Machine
+from msp_sdk.testing.wsman import HostsThread
+from msp_sdk.testing.wsman_messages import message_id_of, operation_of
 from msp_sdk.testing.wsman_shells import ShellService
 from msp_sdk.windows import faults
+from msp_sdk.windows.doors import HostPolicy
+from msp_sdk.windows.link import HostLink, ShellOptions
+from msp_sdk.windows.transport import Wsman
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "recordings"
 NAMES = ("noprofile", "operation_timeout", "send", "standard", "stderr_rc", "unicode")
@@ -22,6 +31,8 @@ RSP = "{http://schemas.microsoft.com/wbem/wsman/1/windows/shell}"
 USER = User("vagrant")
 # Windows 10 and later add it to some answers and not to others.
 OPTIONAL = {"ActivityId"}
+# What is another value each time, or on each host.
+VARIES = {"MessageID", "RelatesTo", "ShellId", "CommandId", "ClientIP", "Address", "Selector", "Machine"}
 
 pytestmark = pytest.mark.skipif(not RECORDINGS.is_dir(), reason="the recordings of real Windows are not here")
 
@@ -31,12 +42,16 @@ def exchanges(name: str) -> list[tuple[str, str]]:
     return [(entry["request"], entry["response"]) for entry in document["messages"]]
 
 
+def local(name: str) -> str:
+    return name.rpartition("}")[2]
+
+
 def shape(node: ET.Element) -> tuple[object, ...]:
-    """Names of elements and attributes, without values."""
-    local = node.tag.rpartition("}")[2]
-    attributes = tuple(sorted(key.rpartition("}")[2] for key in node.attrib))
-    children = tuple(shape(child) for child in node if child.tag.rpartition("}")[2] not in OPTIONAL)
-    return (local, attributes, children)
+    """An element with its namespace, attributes, text and children, but for what is another value each time."""
+    text = "" if local(node.tag) in VARIES else (node.text or "")
+    attributes = {key: "" if local(key) in VARIES else value for key, value in node.attrib.items()}
+    children = tuple(shape(child) for child in node if local(child.tag) not in OPTIONAL)
+    return (node.tag, tuple(sorted(attributes.items())), text, children)
 
 
 def test_faults_are_read_as_windows_says_them() -> None:
@@ -106,5 +121,89 @@ async def replay(recorded: list[tuple[str, str]]) -> None:
         got = ET.fromstring(answer)  # noqa: S314 (the stand-in's)
         assert status == (500 if timed_out else 200)
         assert shape(got) == shape(wanted)
+        assert faults.parse_fault(status, answer) == faults.parse_fault(status, response.encode())
+        assert message_id_of(request.encode()) in answer.decode()
         ids.update(translated(wanted, got))
     service.close()
+
+
+# The other way round: Windows' recorded answers, over TLS and a real logon, to our client.
+
+
+class RecordedShells(ShellService):
+    """Answers with what Windows answered, in order; what is asked must be what was asked then."""
+
+    def __init__(self, machine: Machine, recorded: list[tuple[str, str]]) -> None:
+        super().__init__(machine)
+        self.left = list(recorded)
+
+    async def answer(self, request: bytes, user: User) -> tuple[int, bytes]:
+        del user
+        asked, response = self.left.pop(0)
+        assert operation_of(request) == operation_of(asked.encode())
+        relates_to = f"<a:RelatesTo>{message_id_of(request)}</a:RelatesTo>"
+        answer = re.sub("<a:RelatesTo>.*?</a:RelatesTo>", relates_to, response)
+        return (500 if "<s:Fault>" in response else 200), answer.encode()
+
+
+@contextmanager
+def client_of(lab: HostLab, recorded: list[tuple[str, str]]) -> Iterator[Wsman]:
+    """Our client, logged on to a host that answers as recorded."""
+    host = lab.host(http=False)
+    shells = host.shells = RecordedShells(host.machine, recorded)
+    policy = HostPolicy(trusted_cas=(lab.ca.pem.decode(),))
+    link = HostLink(lab.target(host), lab.local_credential(), lab.ledger, policy=policy, options=ShellOptions())
+    with HostsThread([host]):
+        try:
+            yield link.log_on()
+        finally:
+            link.close()
+    assert shells.left == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_our_client_reads_each_recorded_answer(tmp_path: Path, name: str) -> None:
+    recorded = exchanges(name)
+    shell_id = command_id = ""
+    with client_of(HostLab(tmp_path), list(recorded)) as wsman:
+        for request, response in recorded:
+            wanted = ET.fromstring(response)  # noqa: S314 (a recording)
+            operation = operation_of(request.encode())
+            if operation == "Create":
+                shell_id = wsman.create(5)
+                assert shell_id == wanted.findtext(f".//{RSP}ShellId")
+            elif operation == "Command":
+                command_id = wsman.command(shell_id, 5)
+                assert command_id == wanted.findtext(f".//{RSP}CommandId")
+            elif operation == "Send":
+                wsman.send(shell_id, command_id, b"some", end=False, timeout_s=5)
+            elif operation == "Receive":
+                check_output(wsman, shell_id, command_id, response)
+            elif operation == "Signal":
+                wsman.terminate(shell_id, command_id, 5)
+            else:
+                wsman.delete(shell_id, 5)
+
+
+def check_output(wsman: Wsman, shell_id: str, command_id: str, response: str) -> None:
+    """Our client has read what a recorded Receive says; silence is no output and no error."""
+    output = wsman.receive(shell_id, command_id, 5)
+    if "TimedOut" in response:
+        assert output is None
+        return
+    assert output is not None
+    streams, code = written(ET.fromstring(response))  # noqa: S314 (a recording)
+    assert output.stdout == b"".join(data for stream, data in streams if stream == "stdout")
+    assert output.stderr == b"".join(data for stream, data in streams if stream == "stderr")
+    assert output.done is (code is not None)
+    if code is not None:
+        assert output.exit_code == code
+
+
+def test_half_of_a_recorded_answer_is_an_error_of_ours_and_never_an_answer(tmp_path: Path) -> None:
+    (asked, response), *_ = exchanges("standard")
+    for index, end in enumerate((0, 1, len(response) // 2, len(response) - 1)):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        with client_of(HostLab(folder), [(asked, response[:end])]) as wsman, pytest.raises(WindowsError):
+            wsman.create(5)

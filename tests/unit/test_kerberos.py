@@ -20,22 +20,15 @@ import pytest
 
 from msp_sdk.directory.doors import Door, logon_doors
 from msp_sdk.directory.logon import LogonWalk
-from msp_sdk.directory.logon_codes import judge_kdc
 from msp_sdk.directory.sealed_logon import kerberos_principal
 from msp_sdk.errors import DirectoryError
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import DomainController
 from msp_sdk.network import kerberos
+from msp_sdk.network.kdc_codes import judge_kdc
 from msp_sdk.network.kdc_relay import KdcRelay
-from msp_sdk.network.kerberos import (
-    KerberosFailure,
-    KerberosLogon,
-    Principal,
-    is_installed,
-    principal_of,
-    protocol_error,
-    render_krb5_conf,
-)
+from msp_sdk.network.kerberos import KerberosLogon, is_installed, principal_of
+from msp_sdk.network.kerberos_process import KerberosFailure, Principal, protocol_error, render_krb5_conf
 from msp_sdk.secret import Secret
 from tests.real import REQUIRED
 
@@ -146,7 +139,7 @@ def folder_of(process):
 def test_a_silent_kdc_ends_at_the_deadline_and_leaves_nothing(silent_kdc):
     logon = KerberosLogon(SVC, kdc="127.0.0.1", port=silent_kdc.port, service="ldap/dc1.corp.example", deadline_s=2.0)
     with logon:
-        process, folder = logon._process, folder_of(logon._process)
+        process, folder = logon._worker.process, folder_of(logon._worker.process)
         assert stat.S_IMODE((folder / "krb5.conf").stat().st_mode) == 0o600
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert logon.take_ticket(Secret("hunter2-hunter2")) == KerberosFailure("ticket", None, key_used=False)
@@ -163,17 +156,17 @@ def test_the_password_is_in_no_argument_and_no_environment_of_the_worker(silent_
         asking = threading.Thread(target=logon.take_ticket, args=(Secret("hunter2-hunter2"),))
         asking.start()
         assert silent_kdc.heard.wait(20)
-        about = Path(f"/proc/{logon._process.pid}")
+        about = Path(f"/proc/{logon._worker.process.pid}")
         assert b"hunter2" not in (about / "cmdline").read_bytes() + (about / "environ").read_bytes()
         asking.join()
-    assert "hunter2" not in repr(vars(logon))
+    assert "hunter2" not in repr(vars(logon)) + repr(vars(logon._worker))
 
 
 @needs_extra
 def test_a_worker_that_dies_is_a_failure_and_no_hang(silent_kdc):
     logon = KerberosLogon(SVC, kdc="127.0.0.1", port=silent_kdc.port, service="ldap/dc1.corp.example", deadline_s=60.0)
     with logon:
-        logon._process.kill()
+        logon._worker.process.kill()
         assert logon.take_ticket(Secret("x")) == KerberosFailure("ticket", None, key_used=False)
 
 
@@ -189,8 +182,8 @@ def test_a_worker_is_heard_when_more_than_a_thousand_descriptors_are_open(silent
         with KerberosLogon(
             SVC, kdc="127.0.0.1", port=silent_kdc.port, service="ldap/dc1.corp.example", deadline_s=60.0
         ) as logon:
-            assert logon._process.stdout.fileno() > 1024
-            logon._process.kill()
+            assert logon._worker.process.stdout.fileno() > 1024
+            logon._worker.process.kill()
             assert logon.take_ticket(Secret("x")) == KerberosFailure("ticket", None, key_used=False)
     finally:
         for descriptor in held:
@@ -232,7 +225,8 @@ def test_a_request_to_a_kdc_goes_out_once_and_never_by_udp():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve, args=(listener,))
         thread.start()
-        with KdcRelay("127.0.0.1", listener.getsockname()[1], deadline_s=20.0) as relay:
+        with KdcRelay("127.0.0.1", listener.getsockname()[1]) as relay:
+            relay.begin(20.0)
             assert call_kdc(relay.address, b"first") == b"\0\0\0\x02ok"
             assert call_kdc(relay.address, b"first") == b""
             assert call_kdc(relay.address, b"second") == b"\0\0\0\x02ok"
@@ -250,7 +244,7 @@ def test_a_request_to_a_kdc_goes_out_once_and_never_by_udp():
 def test_the_library_is_told_of_the_relay_alone(silent_kdc):
     logon = KerberosLogon(SVC, kdc="127.0.0.1", port=silent_kdc.port, service="ldap/dc1.corp.example", deadline_s=5.0)
     with logon:
-        text = (folder_of(logon._process) / "krb5.conf").read_text()
+        text = (folder_of(logon._worker.process) / "krb5.conf").read_text()
     assert f":{silent_kdc.port}" not in text
     assert "kdc = 127.0.0.1:" in text
 
@@ -334,7 +328,8 @@ def test_an_answer_that_the_library_makes_nothing_of_is_not_a_kdc_out_of_reach()
 def test_the_worker_finds_its_packages_where_only_our_own_path_names_them(silent_kdc, tmp_path):
     # As wrappers that set PYTHONPATH do; the worker's environment is empty.
     program = textwrap.dedent(f"""
-        from msp_sdk.network.kerberos import KerberosLogon, Principal, is_installed
+        from msp_sdk.network.kerberos import KerberosLogon, is_installed
+        from msp_sdk.network.kerberos_process import Principal
         from msp_sdk.secret import Secret
         assert is_installed()
         who = Principal("svc", "CORP.EXAMPLE")

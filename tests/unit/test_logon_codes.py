@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from msp_sdk.directory.logon_codes import (
-    KDC_JUDGED,
-    KDC_NOT_JUDGED,
-    PASSWORD_WAS_RIGHT,
-    SUB_CODES,
-    BindRefusal,
-    judge_kdc,
-    judge_refusal,
-)
+from msp_sdk.directory.logon_codes import SUB_CODES, judge_refusal
 from msp_sdk.models.reason import ACCOUNT_REASONS, reason
+from msp_sdk.network.kdc_codes import KDC_JUDGED, KDC_NOT_JUDGED, PASSWORD_WAS_RIGHT, BindRefusal, judge_kdc
 
 INVALID_CREDENTIALS = 49
 

@@ -244,6 +244,7 @@ def test_answer_ends_with_its_envelope_and_not_before(stdout: bytes, ended) -> N
         (faults.Fault(404), errors.UnreachableError, "winrm-closed"),
         (faults.Fault(503), errors.UnreachableError, "winrm-closed"),
         (faults.Fault(413), errors.WindowsError, "too-large"),
+        (faults.Fault(500, 4711, "w:EncodingLimit"), errors.WindowsError, "too-large"),
         (faults.Fault(500), errors.WindowsError, "windows-failed"),
         (faults.Fault(500, 4711, reason="Sonderfall"), errors.WindowsError, "windows-failed"),
         (faults.Fault(500, faults.FILE_NOT_FOUND), errors.ScriptFailedError, "unsupported-os"),

@@ -18,6 +18,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -48,6 +49,7 @@ REBOOT_REQUIRED = 3010
 
 UNINSTALL = r"HKLM\SOFTWARE\Microsoft\Windows\CurrentVersion\Uninstall"
 
+_PATIENCE_S = 60.0
 _MAGIC = bytes.fromhex("d0cf11e0a1b11ae1")
 _MARK = b"\nMSP-DEMO-MSI "
 
@@ -192,7 +194,7 @@ class _Transaction:
         self._registry = installer._registry  # noqa: SLF001 (as above)
         self._pending = installer._pending  # noqa: SLF001 (as above)
         self._products = installer._products  # noqa: SLF001 (as above)
-        self._now = installer._clock.now  # noqa: SLF001 (as above)
+        self._clock = installer._clock  # noqa: SLF001 (as above)
         self._program = Program(self._files, "system")
         self._undo: list[Callable[[], object]] = []
         self._needs_reboot = False
@@ -277,8 +279,9 @@ class _Transaction:
             if fault.number != faults.SHARING_VIOLATION:
                 raise
             # Somebody has it open: the new one waits beside it for the next boot.
-            beside = f"{path}.rbf"
-            self._undo.append(lambda: self._files.delete(beside))
+            places = (f"{path}.{number}.rbf" for number in itertools.count())
+            beside = next(place for place in places if not self._files.exists(place))
+            self._undo.append(lambda: self._patiently(lambda: self._program.delete(beside)))
             self._program.write(beside, content)
             self._owe(beside, path)
             return
@@ -301,17 +304,31 @@ class _Transaction:
 
     def _owe(self, source: str, target: str | None) -> None:
         self._needs_reboot = True
+        self._undo.append(functools.partial(self._pending.put, self._pending.renames()))
         self._pending.rename(source, target)
-        self._undo.append(lambda: self._pending.withdraw(source, target))
 
     def _restore_later(self, path: str, before: bytes | None) -> None:
         def restore() -> None:
             if before is None:
-                self._files.delete(path)
+                self._program.delete(path)
             elif self._files.read(path) != before:
-                self._files.write(path, before)
+                self._program.write(path, before)
 
-        self._undo.append(restore)
+        self._undo.append(lambda: self._patiently(restore))
+
+    def _patiently(self, work: Callable[[], object]) -> None:
+        """Do it when the antivirus has let go of what was just written."""
+
+        def done() -> bool:
+            try:
+                work()
+            except WindowsFault as fault:
+                if fault.number not in {faults.SHARING_VIOLATION, faults.VIRUS_INFECTED}:
+                    raise
+                return False
+            return True
+
+        self._clock.wait(done, timeout_s=_PATIENCE_S)
 
     def _list(self, package: MsiPackage) -> None:
         entry = f"{UNINSTALL}\\{package.product_code}"
@@ -319,7 +336,7 @@ class _Transaction:
             "DisplayName": package.name,
             "DisplayVersion": package.version,
             "Publisher": package.publisher,
-            "InstallDate": f"{self._now():%Y%m%d}",
+            "InstallDate": f"{self._clock.now():%Y%m%d}",
             "UninstallString": f"MsiExec.exe /X{package.product_code}",
             "WindowsInstaller": 1,
         }

@@ -84,13 +84,19 @@ class Program:
         for name in (new, path):
             if not self.files.exists(name):
                 raise WindowsFault(faults.FILE_NOT_FOUND, f"{name} is not there.")
-        nodes = [node for name in (new, path, previous) if name and (node := self.files.node(name)) is not None]
-        for node in nodes:
-            self.files.check(node, {"delete"}, {"read", "write", "delete"}, self.who)
-        if previous is None:
-            self.delete(path)
-        else:
-            self.delete(previous)
+        names = [key(name) for name in (new, path, previous) if name is not None]
+        if len(set(names)) < len(names):
+            raise WindowsFault(faults.SHARING_VIOLATION, f"{path} cannot take its own place.")
+        for name in names:
+            self._check_place(name)
+            if (node := self.files.node(name)) is not None:
+                self.files.check(node, {"delete"}, {"read", "write", "delete"}, self.who)
+        # What goes for good goes now or the whole call fails: it may be neither open nor a running program.
+        gone = self.files.node(path if previous is None else previous)
+        if gone is not None and (gone.handles or self.files.is_image(gone)):
+            raise WindowsFault(faults.SHARING_VIOLATION, f"{gone.path} is in use.")
+        self.delete(path if previous is None else previous)
+        if previous is not None:
             self.move(path, previous)
         self.move(new, path)
 

@@ -14,6 +14,8 @@ Example:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msp_sdk.testing.machine.files import Files
 from msp_sdk.testing.machine.registry import Registry
 
@@ -49,12 +51,11 @@ class PendingReboot:
 
     def rename(self, source: str, target: str | None) -> None:
         """Let a file be renamed over another one, or be deleted, at the next boot."""
-        words = [word for pair in self.renames() for word in _words(*pair)]
-        self._registry.set(SESSION_MANAGER, FILE_RENAMES, [*words, *_words(source, target)], kind="REG_MULTI_SZ")
+        self.put([*self.renames(), (source, target)])
 
-    def withdraw(self, source: str, target: str | None) -> None:
-        """Take back what :meth:`rename` asked for."""
-        words = [word for pair in self.renames() if pair != (source, target) for word in _words(*pair)]
+    def put(self, renames: Sequence[tuple[str, str | None]]) -> None:
+        """Let exactly these renames be owed, such as those that :meth:`renames` once told."""
+        words = [word for pair in renames for word in _words(*pair)]
         self._registry.set(SESSION_MANAGER, FILE_RENAMES, words, kind="REG_MULTI_SZ")
 
     def require(self, place: str) -> None:

@@ -111,6 +111,7 @@ function Undo-Swap {
     if (-not $Swapped -and -not $halfway) {
         return
     }
+    Wait-Unlocked $Path
     [IO.File]::Delete($Path)
     if ([IO.File]::Exists("$Path.previous")) {
         [IO.File]::Move("$Path.previous", $Path)
@@ -199,6 +200,8 @@ try {
                 } finally {
                     $source.Dispose()
                 }
+                # An antivirus looks at what was just written, and nobody moves it meanwhile.
+                Wait-Unlocked "$file.new"
                 Move-IntoPlace $file $unseen
                 $fileSwapped = $true
                 if ((Get-FileDigest $file) -ne $wanted) {
@@ -207,6 +210,7 @@ try {
             }
             if (-not $sameConfig) {
                 [IO.File]::WriteAllBytes("$config.new", $configBytes)
+                Wait-Unlocked "$config.new"
                 Move-IntoPlace $config $unseenConfig
                 $configSwapped = $true
             }
@@ -241,9 +245,11 @@ try {
                     $undone = 'rolled back to the file before'
                 }
                 Undo-Swap $file $fileSwapped
+                Wait-Unlocked "$file.new"
                 [IO.File]::Delete("$file.new")
                 if ($config) {
                     Undo-Swap $config $configSwapped
+                    Wait-Unlocked "$config.new"
                     [IO.File]::Delete("$config.new")
                 }
                 if ($wasRunning -or ($unseen -and $fileSwapped -and -not $fresh)) {
