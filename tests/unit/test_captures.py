@@ -105,6 +105,10 @@ def test_capture_runs_every_script_of_the_plan_and_changes_nothing(tmp_path: Pat
     assert {answer.host["computer_name"] for answer in answers} == {"HOST1"}
     sids = {answer.host["sid"] for answer in answers}
     assert sids == {"S-1-5-21-1-1-1-1000"}
+    (computers,) = [answer for answer in answers if answer.script == "directory-computers"]
+    entries = gzip.decompress(base64.b64decode(str(computers.output["entries"])))
+    assert (computers.output["count"], entries.count(b"\n")) == (1, 1)
+    assert b64("NAME1$").encode() in entries
 
 
 def test_script_that_fails_on_the_host_is_told_and_the_others_are_recorded(tmp_path: Path):
