@@ -72,7 +72,6 @@ _TABLE = (
     Reason("dns-differs", "The DNS servers give different answers for this name.", "Correct the record on the server that is wrong, and look at the replication of the zone."),
     Reason("reverse-name-differs", "Reverse DNS calls this address by another name.", "Correct the record that is stale: the address of the name, or the name of the address."),
     Reason("public-address", "The name leads to a public address, outside of this site's networks.", "If the host is inside, a filter or a DNS server of the internet answered: ask the domain's own DNS servers."),
-    Reason("no-route", "This machine has no way to the host's network.", "Connect this machine to the network, or give it a route."),
     Reason("certificate-expired", "The certificate is not valid now.", "Renew the certificate of the host's WinRM listener; if its dates are right, correct the clock."),
     Reason("certificate-weak", "The certificate is signed or keyed too weakly to be believed.", "Give the WinRM listener a new certificate, with SHA-256 and a key of at least 2048 bits."),
     Reason("tls-too-old", "The host speaks no TLS as new as version 1.2.", "Enable TLS 1.2 on the host (Schannel)."),

@@ -26,17 +26,22 @@ from msp_sdk.models.domain import Domain
 from msp_sdk.models.finding import Examination, Finding, Step, fine, judge, not_looked_at, trouble
 from msp_sdk.models.reason import reason_of
 from msp_sdk.models.target import Target
+from msp_sdk.network.excluded import ExcludedNetworks
+from msp_sdk.network.kerberos_tickets import Kdc, KerberosTickets
 from msp_sdk.network.own_networks import read_own_networks
 from msp_sdk.network.probe import DoorProber, ProbeOptions
 from msp_sdk.network.resolver import DNS_PORT, DnsServer, Resolver, ResolverOptions, read_resolv_conf
 from msp_sdk.network.threads import ThreadPool
 from msp_sdk.reachability import doctor_doors, doctor_logon, doctor_names
+from msp_sdk.reachability.diagnosis import Sign
 from msp_sdk.reachability.doctor_case import (
     Case,
     ask_for_clocks,
     ask_for_name,
     ask_for_reverse,
+    ask_kdcs,
     check_certificate,
+    kdcs_of,
     make_target,
     trust_of,
     with_domain,
@@ -44,13 +49,15 @@ from msp_sdk.reachability.doctor_case import (
 from msp_sdk.reachability.doctor_directory import DoctorDirectory, look_at_service_names, service_names
 from msp_sdk.reachability.doctor_look import look_at_door
 from msp_sdk.reachability.doctor_rules import Ways, doors_left, look_at_rules
-from msp_sdk.windows.doors import HostPolicy
+from msp_sdk.reachability.life import LifeLooker
+from msp_sdk.windows.doors import HostPolicy, kerberos_bar, service_host
 from msp_sdk.windows.identity import is_address
 from msp_sdk.windows.scripts import load
 from msp_sdk.windows.shell import WindowsShell, WindowsShells
 
 _THREADS = 4
 _ADDRESSES_TRIED = 8
+_LIFE_AT = 3
 _COMPARE_OPTIONS = ResolverOptions(timeout_s=1.5, lifetime_s=2.5)
 
 __all__ = ["DoctorOptions", "HostDoctor"]
@@ -65,6 +72,7 @@ class DoctorOptions:
         step_s: For each step before the logon.
         logon_s: For the logon and all that needs one.
         connect_s: For a connection, and for TLS.
+        excluded: Addresses that nothing is sent to.
         compare: DNS servers that are asked beside those of the work; None means those of this machine's resolv.conf.
     """
 
@@ -72,6 +80,7 @@ class DoctorOptions:
     step_s: float = 20.0
     logon_s: float = 60.0
     connect_s: float = 4.0
+    excluded: ExcludedNetworks = field(factory=ExcludedNetworks)
     compare: tuple[DnsServer, ...] | None = None
 
 
@@ -117,7 +126,8 @@ class HostDoctor:
             servers = tuple((server, DNS_PORT) for server in read_resolv_conf().servers)
         others = [server for server in servers if server not in self._resolver.servers]
         self._compared = tuple(Resolver((server,), options=_COMPARE_OPTIONS) for server in others)
-        self._prober = DoorProber(ProbeOptions(timeout_s=min(2.0, self._options.connect_s)))
+        patience_s = min(2.0, self._options.connect_s)
+        self._prober = DoorProber(ProbeOptions(timeout_s=patience_s, excluded=self._options.excluded))
 
     async def examine(self, host: str | Target, credential: Credential | None = None) -> Examination:
         """Take all steps.
@@ -233,16 +243,15 @@ class HostDoctor:
         if not addresses:
             return (not_looked_at("ports", "there is no address"),)
         ports = [door.port for door in case.wanted]
-        knocks = await asyncio.gather(
-            *(
-                self._prober.knock(address, port)
-                for address in addresses
-                for port in dict.fromkeys((*ports, doctor_doors.RPC_PORT))
-            )
-        )
-        case.knocks = tuple(knocks)
-        case.address = doctor_doors.open_address(ports, knocks)
-        return (doctor_doors.look_at_ports(case.wanted, knocks),)
+        knocked = await asyncio.gather(*(self._prober.knock_ports(address, ports) for address in addresses))
+        case.knocks = tuple(knock for knocks in knocked for knock in knocks)
+        case.address = doctor_doors.open_address(case.knocks)
+        life: list[Sign] = []
+        if case.address is None:
+            async with LifeLooker(self._prober) as looker:
+                for signs in await asyncio.gather(*(looker.look(address) for address in addresses[:_LIFE_AT])):
+                    life += signs
+        return (doctor_doors.look_at_ports(case.knocks, life),)
 
     async def _look_at_tls(self, case: Case, pool: ThreadPool) -> Sequence[Finding]:
         opened = [door for door in case.wanted if door.port in case.open_ports]
@@ -283,17 +292,38 @@ class HostDoctor:
         return (doctor_doors.look_at_winrm(looks),)
 
     async def _look_at_clock(self, case: Case, pool: ThreadPool) -> Sequence[Finding]:
-        controllers = await ask_for_clocks(self._domain, pool, self._options.connect_s)
+        kdcs = self._kdcs(case)
+        controllers, case.kdc_clocks = await asyncio.gather(
+            ask_for_clocks(self._domain, pool, self._options.connect_s), ask_kdcs(kdcs, self._options.connect_s)
+        )
+        # A controller's KDC has the controller's clock: it counts where LDAP did not tell.
+        clocks = dict(case.kdc_clocks)
+        clocks |= {name: skew_s for name, skew_s in controllers.items() if skew_s is not None or name not in clocks}
         credential = case.credential
         kerberos = credential is None or (credential.is_domain and self._kerberos_bar(case) is None)
-        return (doctor_doors.look_at_clock(list(case.looks.values()), controllers, kerberos=kerberos),)
+        return (doctor_doors.look_at_clock(list(case.looks.values()), clocks, kerberos=kerberos),)
 
     # The credential.
 
+    def _kdcs(self, case: Case) -> tuple[Kdc, ...]:
+        """The KDCs at hand: those that the work would ask, else the domain's controllers."""
+        if self._shells is not None and case.credential is not None:
+            return self._shells.kdcs(case.credential)
+        return () if self._domain is None else kdcs_of(self._domain)
+
     def _kerberos_bar(self, case: Case) -> str | None:
         """Why there is no Kerberos to this host; None when there is."""
-        del case
-        return "kerberos-missing"
+        kdcs = self._kdcs(case)
+        if case.credential is not None:
+            bar = kerberos_bar(case.target, case.credential, is_kdc_known=bool(kdcs))
+        elif service_host(case.target) is None:
+            bar = "no-service-principal"
+        else:
+            bar = None if kdcs else "kdc-unknown"
+        bar = bar or KerberosTickets.missing()
+        if bar is None and case.kdc_clocks and all(skew_s is None for skew_s in case.kdc_clocks.values()):
+            return "kdc-unreachable"
+        return bar
 
     async def _look_at_rules(self, case: Case) -> Sequence[Finding]:
         ended = case.ended_at("name", "ports", "winrm")
@@ -351,7 +381,7 @@ class HostDoctor:
             async with self._shells.open(target, credential) as shell:
                 identity = await shell.identify()
                 policies = await self._ask_for_policies(shell)
-                return doctor_logon.of_shell(identity, credential.username, policies)
+                return doctor_logon.of_shell(identity, shell.way, credential.username, policies)
         except MspError as error:
             return doctor_logon.of_error(error, credential.username)
 

@@ -15,8 +15,10 @@ from msp_sdk.models.domain import Domain, DomainController
 from msp_sdk.models.finding import Finding
 from msp_sdk.models.target import Target
 from msp_sdk.network import probe
+from msp_sdk.network.kerberos_tickets import Kdc
 from msp_sdk.network.resolver import Resolver, render_server
 from msp_sdk.network.threads import ThreadPool
+from msp_sdk.reachability.doctor_kdc import ask_kdc_for_time
 from msp_sdk.reachability.doctor_look import DoorLook
 from msp_sdk.reachability.doctor_names import ServerAnswer, candidates
 from msp_sdk.windows.channel import Channel, Place, Trust
@@ -37,6 +39,7 @@ class Case:
         looks: At the open doors, by port.
         certificate_error: Why the work would not take the certificate; None when it does, or has not looked.
         unusable: Ports that are open and of no use.
+        kdc_clocks: By name, how far a KDC's clock is ahead of ours; None for one that did not answer.
     """
 
     target: Target
@@ -48,6 +51,7 @@ class Case:
     looks: dict[int, DoorLook] = field(factory=dict)
     certificate_error: MspError | None = None
     unusable: frozenset[int] = frozenset()
+    kdc_clocks: dict[str, float | None] = field(factory=dict)
 
     @property
     def fqdn(self) -> str | None:
@@ -185,3 +189,19 @@ def _clock_of(controller: DomainController, timeout_s: float) -> float | None:
     except DirectoryError:
         return None
     return None if skew is None else skew.total_seconds()
+
+
+def kdcs_of(domain: Domain) -> tuple[Kdc, ...]:
+    """A domain's controllers as KDCs: the first address of each."""
+    return tuple(
+        Kdc(controller.addresses[0], domain.name, netbios_name=domain.netbios_name, name=controller.fqdn)
+        for controller in domain.controllers
+        if controller.addresses
+    )
+
+
+async def ask_kdcs(kdcs: Sequence[Kdc], timeout_s: float) -> dict[str, float | None]:
+    """How far the clocks of a few KDCs are ahead of ours; None for one that did not answer."""
+    asked = kdcs[:CONTROLLERS_ASKED]
+    found = await asyncio.gather(*(ask_kdc_for_time(kdc.address, kdc.port, kdc.realm, timeout_s) for kdc in asked))
+    return {kdc.name or kdc.address: skew_s for kdc, skew_s in zip(asked, found, strict=True)}

@@ -12,15 +12,14 @@ from datetime import datetime, timedelta
 
 from msp_sdk.errors import MspError, UnreachableError, WrongHostError
 from msp_sdk.models.finding import Finding, fine, not_looked_at, remark, trouble
-from msp_sdk.models.reason import reason_of
+from msp_sdk.models.reason import reason, reason_of
 from msp_sdk.network import probe
+from msp_sdk.reachability.diagnosis import Sign, diagnose
 from msp_sdk.reachability.doctor_look import CertificateLook, DoorLook
-from msp_sdk.windows.doors import Door
+from msp_sdk.reachability.life import RPC_PORT
 
-RPC_PORT = 135
 SKEW_ALLOWED_S = 300.0
 _EXPIRES_SOON = timedelta(days=14)
-_NO_WAY = ("ENETUNREACH", "ENETDOWN")
 _OLD_TLS = ("SSLv3", "TLSv1", "TLSv1.1")
 _SPOKEN = frozenset({"negotiate", "kerberos", "ntlm"})
 _WINDOWS = "microsoft-httpapi"
@@ -31,49 +30,35 @@ _OK, _UNAUTHORISED, _NOT_FOUND, _UNAVAILABLE, _SERVER_ERROR = 200, 401, 404, 503
 # Ports.
 
 
-def look_at_ports(wanted: Sequence[Door], knocks: Sequence[probe.Door], *, pings: bool | None = None) -> Finding:
+def look_at_ports(knocks: Sequence[probe.Door], life: Sequence[Sign] = ()) -> Finding:
     """Which doors stand open, and what their silence means (lesson 56: silence is never called off).
 
     Args:
-        wanted: The doors of WinRM that may be used, in order.
-        knocks: Of all addresses, in their order, those of other ports too.
-        pings: Whether it answered a ping; None when nobody asked.
+        knocks: At the doors of WinRM that may be used, of all addresses, in their order.
+        life: Other signs of life, where none of them stood open.
     """
-    ports = [door.port for door in wanted]
+    found = diagnose(knocks, life)
     evidence: dict[str, object] = {
-        "knocks": [
-            {"address": knock.address, "port": knock.port, "state": knock.state, "detail": knock.detail}
-            for knock in knocks
+        "signs": [
+            {"kind": sign.kind, "address": sign.address, "port": sign.port, "said": sign.said, "detail": sign.detail}
+            for sign in found.evidence
         ],
-        "pings": pings,
+        "is_on": found.is_on,
     }
-    ours = [knock for knock in knocks if knock.port in ports]
-    shown = _states(ours)
-    address = open_address(ports, knocks)
+    address = open_address(knocks)
     if address is not None:
         evidence["address"] = address
-        return fine("ports", f"{_states([knock for knock in ours if knock.address == address])}.", evidence)
-    if all(knock.state == "failed" for knock in knocks):
-        return trouble("ports", "internal", f"This machine could not knock: {shown}.", evidence)
-    if all(knock.detail in _NO_WAY for knock in knocks):
-        return trouble("ports", "no-route", f"This machine has no way there: {shown}.", evidence)
-    signs = [f"port {knock.port}" for knock in knocks if knock.state == "open"]
-    signs += ["a ping"] if pings else []
-    if any(knock.state == "refused" for knock in ours):
-        return trouble("ports", "winrm-closed", f"The host is on, but WinRM is closed: {shown}.", evidence)
-    if signs or any(knock.state == "refused" for knock in knocks):
-        alive = f"it answers {signs[0]}" if signs else f"port {RPC_PORT} refuses"
-        remedy = (
-            "Let the host's firewall pass TCP 5986 and 5985 from here, and enable WinRM, by Group Policy for instance."
-        )
-        title = f"The host is on ({alive}), but WinRM's ports keep silent: {shown}."
-        return trouble("ports", "winrm-closed", title, evidence, remedy=remedy)
-    return trouble("ports", "no-answer", f"{shown}: off, asleep, elsewhere, or a firewall drops it.", evidence)
+        return fine("ports", f"{_states([knock for knock in knocks if knock.address == address])}.", evidence)
+    code = found.reason or "internal"
+    shown = _states(knocks)
+    alive = [_SIGNS.get(sign.kind, sign.kind) for sign in life if sign.is_alive]
+    also = f" It is on: it {' and '.join(dict.fromkeys(alive))}." if alive else ""
+    return trouble("ports", code, f"{shown}.{also} {reason(code).title}", evidence)
 
 
-def open_address(ports: Sequence[int], knocks: Sequence[probe.Door]) -> str | None:
-    """The first address at which one of these ports stands open, as the work takes it."""
-    return next((knock.address for knock in knocks if knock.port in ports and knock.state == "open"), None)
+def open_address(knocks: Sequence[probe.Door]) -> str | None:
+    """The first address at which a door stands open, as the work takes it."""
+    return next((knock.address for knock in knocks if knock.state == "open"), None)
 
 
 def _states(knocks: Sequence[probe.Door]) -> str:
@@ -84,7 +69,18 @@ def _states(knocks: Sequence[probe.Door]) -> str:
     return "; ".join(parts) or "no port was tried"
 
 
-_WORDS = {"open": "open", "refused": "refused", "silent": "silent", "failed": "not tried"}
+_WORDS = {
+    "open": "open",
+    "refused": "refused",
+    "silent": "silent",
+    "failed": "not tried",
+    "excluded": "excluded by a person",
+}
+_SIGNS = {
+    "tcp": f"answers on port {RPC_PORT}",
+    "ping": "answers a ping",
+    "neighbour": "has a network card that answers",
+}
 
 
 # TLS.

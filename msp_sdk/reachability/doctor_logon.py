@@ -19,6 +19,7 @@ from msp_sdk.errors import (
 from msp_sdk.models.finding import STEPS, Finding, Step, fine, not_looked_at, remark, trouble
 from msp_sdk.models.reason import reason_of
 from msp_sdk.windows.identity import HostIdentity
+from msp_sdk.windows.ways import Way
 
 _STEPS: tuple[Step, ...] = STEPS[STEPS.index("logon") :]
 _OK: Mapping[Step, str] = {
@@ -66,11 +67,14 @@ def _step_of(error: MspError) -> Step:
     return "logon" if error.code.startswith("certificate-") or error.code == "bad-trusted-ca" else "shell"
 
 
-def of_shell(identity: HostIdentity, user: str, policies: Mapping[str, str] | MspError) -> tuple[Finding, ...]:
+def of_shell(
+    identity: HostIdentity, way: Way, user: str, policies: Mapping[str, str] | MspError
+) -> tuple[Finding, ...]:
     """The findings of a host that was logged on to and worked with.
 
     Args:
         identity: As the host tells it.
+        way: By which door and mechanism it was logged on to.
         user: Who logged on.
         policies: Execution policies by scope, or why they are not known.
     """
@@ -95,12 +99,25 @@ def of_shell(identity: HostIdentity, user: str, policies: Mapping[str, str] | Ms
         )
     )
     return (
-        fine("logon", f"The host let {user} in.", {"user": user}),
+        _logon(way, user),
         fine("shell", "The host gave it a remote shell."),
         fine("identity", f"It is {who}: the machine that was meant.", known),
         rights,
         _powershell(identity, policies),
     )
+
+
+def _logon(way: Way, user: str) -> Finding:
+    evidence: dict[str, object] = {
+        "user": user,
+        "address": way.address,
+        "port": way.door.port,
+        "mechanism": way.mechanism,
+        "service": way.service or None,
+        "kerberos_bar": way.barred or None,
+    }
+    how = f"Kerberos ({way.service})" if way.service else way.mechanism.upper()
+    return fine("logon", f"The host let {user} in, by {how} on {way.door.port}.", evidence)
 
 
 def _powershell(identity: HostIdentity, policies: Mapping[str, str] | MspError) -> Finding:

@@ -129,7 +129,7 @@ def _unknown(
     return trouble("name", "no-address", title, evidence)
 
 
-def look_at_servers(name: str, answers: Sequence[ServerAnswer]) -> Finding:
+def look_at_servers(name: str, answers: Sequence[ServerAnswer]) -> Finding:  # noqa: PLR0911 (one return a case)
     """Whether the servers agree. Nothing here stops the work: it goes by the first server that answers."""
     evidence: dict[str, object] = {"name": name, "answers": [_plain(answer) for answer in answers]}
     blocked = [answer for answer in answers if answer.is_blocked]
@@ -153,6 +153,8 @@ def look_at_servers(name: str, answers: Sequence[ServerAnswer]) -> Finding:
     if strangers:
         title = f"The servers that are used agree; {_some(strangers)}, not used for this name, does not."
         return fine("dns-servers", title, evidence)
+    if not said:
+        return not_looked_at("dns-servers", "no DNS server answered")
     if len(said) > 1:
         return fine("dns-servers", f"All {len(said)} servers that were asked say the same.", evidence)
     return fine("dns-servers", "One server was asked; there is nothing to compare it with.", evidence)

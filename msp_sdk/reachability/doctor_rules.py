@@ -14,7 +14,7 @@ from msp_sdk.models.credential import Credential
 from msp_sdk.models.finding import Finding, fine, not_looked_at, remark, trouble
 from msp_sdk.models.reason import reason
 from msp_sdk.models.target import Target
-from msp_sdk.windows.doors import Door, HostPolicy, check_logon_place, check_mechanism
+from msp_sdk.windows.doors import Door, HostPolicy, check_logon_place, check_ntlm
 
 
 @frozen
@@ -58,25 +58,23 @@ def look_at_rules(  # noqa: PLR0911 (one return a rule)
         check_logon_place(target, credential, policy)
     except LogonNotAllowedError as error:
         return trouble("rules", error.code, error.detail, evidence, remedy=error.remedy)
-    if credential.is_domain and ways.kerberos_bar is None:
-        port = _kerberos_door(ways).port
+    bar = ways.kerberos_bar
+    if bar is None and ways.believed:
+        # Sealed Kerberos beats a certificate that nobody believes; else HTTPS comes first.
+        port = ways.believed[0].port
         return fine("rules", f"Kerberos on {port}.", {**evidence, "mechanism": "kerberos", "port": port})
-    if ways.doors[0].port in ways.distrusted:
-        return trouble("rules", "certificate-untrusted", _distrust(ways, credential), evidence)
     door = ways.doors[0]
+    if door.port in ways.distrusted:
+        return trouble("rules", "certificate-untrusted", _distrust(ways, credential), evidence)
+    if bar is None:
+        return not_looked_at("rules", "no door of WinRM can be used")
     try:
-        check_mechanism(target, credential, policy, tls=door.tls)
+        check_ntlm(target, credential, policy, tls=door.tls, why=bar)
     except LogonNotAllowedError as error:
-        bar = f" No Kerberos: {reason(ways.kerberos_bar).title}" if ways.kerberos_bar else ""
-        return trouble("rules", error.code, f"{error.detail}{bar}", evidence, remedy=error.remedy)
+        return trouble("rules", error.code, error.detail, evidence, remedy=error.remedy)
     how = "NTLM, bound to the TLS channel," if door.tls else "NTLM, every message sealed,"
-    bar = f" No Kerberos: {reason(ways.kerberos_bar).title}" if credential.is_domain and ways.kerberos_bar else ""
-    return fine("rules", f"{how} on {door.port}.{bar}", {**evidence, "mechanism": "ntlm", "port": door.port})
-
-
-def _kerberos_door(ways: Ways) -> Door:
-    """Sealed Kerberos beats a certificate that nobody believes; else HTTPS comes first."""
-    return (ways.believed or ways.doors)[0]
+    told = f" No Kerberos: {reason(bar).title}" if credential.is_domain else ""
+    return fine("rules", f"{how} on {door.port}.{told}", {**evidence, "mechanism": "ntlm", "port": door.port})
 
 
 def _distrust(ways: Ways, credential: Credential) -> str:

@@ -56,6 +56,10 @@ from msp_sdk.testing.estate_site import plan_site, site_troubles
 from msp_sdk.testing.loopback import claim_network
 from msp_sdk.testing.netlogon import NetlogonServer
 
+# What the doors of a host keep open, and one connection; a silent one is full of its own.
+_FILES: Mapping[str, int] = {"both": 3, "https": 2, "http": 2, "silent": 6, "closed": 0, "none": 0}
+_FILES_OF_A_PROCESS = 500
+
 __all__ = ["HTTPS_PORT", "HTTP_PORT", "Estate", "EstateSpec", "RunningEstate", "SilentHost"]
 
 
@@ -186,6 +190,7 @@ class Estate:
         spec = self.spec
         network = spec.network if spec.network is not None else stack.enter_context(claim_network())
         plan = spec.plan(network, datetime.now(UTC))
+        _make_room(plan)
         account = Account(
             username=spec.username,
             password=secrets.token_urlsafe(18),
@@ -250,6 +255,23 @@ class Estate:
             zone.add_controller(name, address, port=server.port, priority=number, ad_site=directory.ad_site)
             servers.append(server)
         return tuple(servers)
+
+
+def _make_room(plan: Sequence[PlannedComputer]) -> None:
+    """Raise the soft limit of open files as far as the hosts need: the usual one is 1,024.
+
+    Raises:
+        ConfigError: The hard limit is too low.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _FILES_OF_A_PROCESS + sum(_FILES[entry.door] for entry in plan)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise ConfigError(
+                f"an estate of {len(plan)} computers takes up to {needed} open files, and the limit is {hard}.",
+                remedy="Take fewer computers, or raise the limit (ulimit -n).",
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 _QUESTIONS: Mapping[str, Callable[[RunningEstate], object]] = {
@@ -325,9 +347,6 @@ def main() -> int:
         seed=options.seed,
         faults=faults,
     )
-    # Every host takes some files, and the usual soft limit is 1,024.
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         asyncio.run(_serve(spec))
     except KeyboardInterrupt:

@@ -145,8 +145,9 @@ _LIST = (
     # What answers.
     Trouble("no-http", "answers", "it answers what is no HTTP", "connection-lost",
             hitch=Hitch("not-http", lasting=True)),
+    # Without TLS a page in clear is also an answer that nobody sealed.
     Trouble("no-soap", "answers", "it answers with pages for people", "windows-failed",
-            hitch=Hitch("not-soap", lasting=True)),
+            or_else=("encryption-refused",), hitch=Hitch("not-soap", lasting=True)),
     Trouble("no-wsman", "answers", "it answers envelopes with nothing in them", "windows-failed",
             hitch=Hitch("not-wsman", lasting=True)),
     Trouble("other-answers", "answers", "it answers what was never asked", "windows-failed",

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve, field, mutable
 
 from msp_sdk.errors import ConfigError
+from msp_sdk.models.credential import Credential, TrustedCertificate
 from msp_sdk.models.package import AgentPackage
+from msp_sdk.secret import Secret
 from msp_sdk.testing.accounts import DISABLED, Account, Accounts
 from msp_sdk.testing.builders import SERVICE_NAME
 from msp_sdk.testing.certificates import EstateCA
@@ -33,6 +35,7 @@ from msp_sdk.testing.estate_plan import AGENT, PlannedComputer
 from msp_sdk.testing.violations import violations_of
 from msp_sdk.testing.windows_host import Machine
 from msp_sdk.testing.wsman import WsmanHost
+from msp_sdk.windows.doors import HostPolicy
 from msp_sdk.wire.converter import encode_bytes, unstructure
 
 if TYPE_CHECKING:
@@ -90,6 +93,26 @@ class RunningEstate:
             "package_content": encode_bytes(self.package_content),
             "computers": self.computer_facts(),
         }
+
+    def domain_credential(self) -> Credential:
+        """The account that the partner has, the controllers' certificates listed; no controller has taken it yet."""
+        secret = Secret(self.credential.password)
+        return Credential(
+            "estate",
+            1,
+            "service_account",
+            self.credential.upn,
+            lambda: secret,
+            domain_name=self.spec.domain,
+            netbios_name=self.spec.netbios_name,
+            trusted_certificates=tuple(
+                TrustedCertificate(sha256=server.certificate_sha256) for server in self.directories
+            ),
+        )
+
+    def host_policy(self) -> HostPolicy:
+        """The policy by which the truth of each computer is said: the estate's CA is trusted, NTLM is allowed."""
+        return HostPolicy(allow_ntlm=True, trusted_cas=(self.ca.pem.decode(),))
 
     def computer_facts(self) -> list[dict[str, Any]]:
         """Each computer as ``{"name": …, "role": …, "truth": …}``."""

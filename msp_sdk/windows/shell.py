@@ -214,6 +214,11 @@ class WindowsShells:
             session.cancelled.set()
             await self._close(session)
 
+    def kdcs(self, credential: Credential) -> tuple[Kdc, ...]:
+        """The KDCs that would be asked for a ticket, in order; empty where Kerberos is not for this credential."""
+        known = self._tools.kdcs
+        return tuple(known(credential)) if known is not None and credential.is_domain else ()
+
     async def aclose(self) -> None:
         """Wait for shells that are being closed, and end the threads and Kerberos workers."""
         while self._closing:

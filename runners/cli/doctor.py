@@ -10,7 +10,8 @@ import contextlib
 import shutil
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from msp_sdk.errors import ConfigError, LogonNotAllowedError, MspError
@@ -48,12 +49,21 @@ def add_to(commands: Any) -> None:
     parser.add_argument("host", metavar="HOST", help="name or address")
     parser.add_argument("--domain", metavar="DOMAIN", help="the host's domain; else that of --user or of HOST")
     parser.add_argument("--host-ca", metavar="FILE", action="append", default=[], help="CA of the hosts' certificates")
+    parser.add_argument(
+        "--exclude", metavar="NETWORK", action="append", default=[], help="network or address that nothing is sent to"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     add_directory_options(parser, user_required=False)
     parser.set_defaults(run=_doctor)
 
 
-async def _doctor(options: argparse.Namespace) -> int:
+def _doctor(options: argparse.Namespace) -> Coroutine[Any, Any, int]:
+    # Loading what it takes is long, and in the loop Ctrl-C would wait for it.
+    import_module("msp_sdk.reachability.doctor")
+    return _examine(options)
+
+
+async def _examine(options: argparse.Namespace) -> int:
     import time
     from datetime import UTC, datetime
 
@@ -123,9 +133,12 @@ class _Screen:
 
 @contextlib.asynccontextmanager
 async def _open_doctor(options: argparse.Namespace) -> AsyncIterator[tuple[HostDoctor, Credential | None]]:
-    from msp_sdk.reachability.doctor import HostDoctor
+    from msp_sdk.network.excluded import ExcludedNetworks
+    from msp_sdk.reachability.doctor import DoctorOptions, HostDoctor
     from msp_sdk.windows.shell import HostPolicy, WindowsShells
 
+    excluded = ExcludedNetworks.parse(part for entry in options.exclude for part in entry.split(","))
+    how = DoctorOptions(excluded=excluded)
     policy = HostPolicy(
         allow_ntlm=options.allow_ntlm,
         trusted_cas=tuple(read_text_file(path) for path in options.host_ca),
@@ -135,7 +148,7 @@ async def _open_doctor(options: argparse.Namespace) -> AsyncIterator[tuple[HostD
     domain, failure = await _domain_of(options)
     resolver = _resolver_of(options, domain)
     if ledger is None:
-        yield HostDoctor(domain=domain, resolver=resolver, policy=policy), None
+        yield HostDoctor(domain=domain, resolver=resolver, policy=policy, options=how), None
         return
     credential, refusal = await _credential_of(options, domain, failure, ledger)
     async with contextlib.AsyncExitStack() as stack:
@@ -148,7 +161,9 @@ async def _open_doctor(options: argparse.Namespace) -> AsyncIterator[tuple[HostD
         shells = WindowsShells(ledger, policy=lambda: policy)
         stack.push_async_callback(shells.aclose)
         yield (
-            HostDoctor(domain=domain, resolver=resolver, shells=shells, policy=policy, directory=directory),
+            HostDoctor(
+                domain=domain, resolver=resolver, shells=shells, policy=policy, directory=directory, options=how
+            ),
             credential,
         )
 

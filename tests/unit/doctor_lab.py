@@ -23,6 +23,8 @@ from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import Domain
 from msp_sdk.models.finding import Examination
 from msp_sdk.models.target import Target
+from msp_sdk.network.excluded import ExcludedNetworks
+from msp_sdk.network.kerberos_tickets import Kdcs
 from msp_sdk.network.resolver import Resolver, ResolverOptions
 from msp_sdk.reachability.doctor import DoctorOptions, HostDoctor
 from msp_sdk.testing.certificates import IssuedCertificate
@@ -159,6 +161,8 @@ class DoctorLab:
     trusts: tuple[str, ...] = ()
     domain: Domain | None = None
     directory: Any = None
+    excluded: tuple[str, ...] = ()
+    kdcs: Kdcs | None = None
 
     @classmethod
     def make(cls, folder: Path) -> DoctorLab:
@@ -204,7 +208,7 @@ class DoctorLab:
         async with AsyncExitStack() as stack:
             stack.enter_context(HostsThread([self.host] if self.host is not None else []))
             for port, (talk, certificate) in self.peers.items():
-                await stack.enter_async_context(_listening(self.address, port, talk, certificate))
+                await stack.enter_async_context(listening(self.address, port, talk, certificate))
             for port in self.silent_ports:
                 stack.enter_context(_full(self.address, port))
             servers = []
@@ -217,7 +221,7 @@ class DoctorLab:
             if self.compare_zone is not None:
                 compare = ((await stack.enter_async_context(DnsServer(self.compare_zone))).server,)
             policy = HostPolicy(trusted_cas=self.trusts, **self.policy)
-            shells = self.lab.shells(policy=policy)
+            shells = self.lab.shells(policy=policy, kdcs=self.kdcs)
             stack.push_async_callback(shells.aclose)
             yield HostDoctor(
                 domain=self.domain,
@@ -225,7 +229,7 @@ class DoctorLab:
                 shells=shells,
                 policy=policy,
                 directory=self.directory,
-                options=DoctorOptions(connect_s=0.5, compare=compare),
+                options=DoctorOptions(connect_s=0.5, compare=compare, excluded=ExcludedNetworks.parse(self.excluded)),
             )
 
     def examine(self) -> Examination:
@@ -248,7 +252,7 @@ class DoctorLab:
 
 
 @asynccontextmanager
-async def _listening(address: str, port: int, talk: Talk, certificate: IssuedCertificate | None) -> AsyncIterator[None]:
+async def listening(address: str, port: int, talk: Talk, certificate: IssuedCertificate | None) -> AsyncIterator[None]:
     tasks: set[asyncio.Task[Any]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -73,8 +73,8 @@ def test_machines_read_one_document_with_a_finding_for_each_step(estate: EstateP
     assert [finding["step"] for finding in examined["findings"]] == list(STEPS)
     assert examined["verdict"]["code"] == "winrm-closed"
     assert examined["verdict"]["remedy"]
-    knocks = next(finding["evidence"]["knocks"] for finding in examined["findings"] if finding["step"] == "ports")
-    assert {knock["port"]: knock["state"] for knock in knocks}[5986] == "refused"
+    signs = next(finding["evidence"]["signs"] for finding in examined["findings"] if finding["step"] == "ports")
+    assert {sign["port"]: sign["said"] for sign in signs}[5986] == "refused"
 
 
 def test_account_of_the_domain_is_proven_and_then_let_in(estate: EstateProcess, person: Person):

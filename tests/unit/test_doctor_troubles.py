@@ -221,7 +221,7 @@ TROUBLES = (
     ),
     Trouble("first-server-ignorant", first_server_ignorant, "name", "dns-differs", "replication"),
     Trouble("closed", off, "ports", "winrm-closed", "Group Policy", title="refused"),
-    Trouble("firewalled", firewalled, "ports", "winrm-closed", "firewall", title="silent"),
+    Trouble("firewalled", firewalled, "ports", "winrm-blocked", "firewall", title="silent"),
     Trouble("tls-silent", peer(5986, keeps_silent), "tls", "winrm-silent", "Restart the WinRM service"),
     Trouble("tls-hangs-up", peer(5986, hangs_up), "tls", "connection-lost", "Bind a certificate"),
     Trouble("ssh-on-5986", peer(5986, says(b"SSH-2.0-x\r\n", first=True)), "tls", "encryption-refused", "5986"),
@@ -341,6 +341,16 @@ def test_refused_version_is_said_and_shown_to_nobody_again(lab: DoctorLab):
     assert first.verdict.code == second.verdict.code == "wrong-password"
     assert lab.logon_count == 1
     assert lab.lab.local.bad_password_count == 1
+
+
+def test_excluded_address_is_touched_by_nothing(lab: DoctorLab):
+    # Lesson 61.
+    local(lab)
+    lab.excluded = (f"{lab.address}/32",)
+    examined = lab.examine()
+    assert (examined.verdict.step, examined.verdict.code) == ("ports", "address-excluded")
+    assert lab.host is not None
+    assert lab.host.connection_count == 0
 
 
 def test_short_name_is_found_by_the_search_domain(lab: DoctorLab):
