@@ -1,4 +1,4 @@
-"""A small certificate authority for an estate: certificates for LDAPS, StartTLS and WinRM over HTTPS.
+"""A small certificate authority for an estate: certificates for LDAPS, StartTLS, WinRM over HTTPS and signed programs.
 
 It makes what a company's own CA makes: a self-signed root and server certificates with names and addresses in
 ``subjectAltName``. Keys are P-256, since they are made in a millisecond.
@@ -37,7 +37,7 @@ _COMMON_NAME_MAX = 64
 
 @frozen
 class IssuedCertificate:
-    """A server's certificate and key, both PEM; ``sha256`` is over the DER, lower-case hex."""
+    """A certificate and its key, both PEM; ``sha256`` is over the DER, lower-case hex."""
 
     cert_pem: bytes
     key_pem: bytes = field(repr=False)
@@ -100,17 +100,26 @@ class EstateCA:
                 ``subjectAltName``, like the one that Samba makes for itself.
             addresses: IP addresses that it is valid for too.
         """
+        alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
+        alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+        return self._issue(names[0] if names else "server", ExtendedKeyUsageOID.SERVER_AUTH, alternatives)
+
+    def issue_signer(self, publisher: str) -> IssuedCertificate:
+        """Sign a certificate that signs programs and packages (Authenticode), for a publisher of this name."""
+        return self._issue(publisher, ExtendedKeyUsageOID.CODE_SIGNING, [])
+
+    def _issue(
+        self, name: str, purpose: x509.ObjectIdentifier, alternatives: Sequence[x509.GeneralName]
+    ) -> IssuedCertificate:
         key = ec.generate_private_key(ec.SECP256R1())
         builder = (
-            _builder(_name(names[0] if names else "server"), self._certificate.subject, key.public_key())
+            _builder(_name(name), self._certificate.subject, key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
-        alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
-        alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         if alternatives:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
