@@ -172,6 +172,15 @@ class WinePrefix:
             time.sleep(0.01)
 
 
+def is_running(prefix: WinePrefix, program: str) -> bool:
+    """True when a program such as ``msiexec`` runs in a prefix."""
+    for number in find_processes(f"WINEPREFIX={prefix.folder}"):
+        with suppress(OSError):
+            if program.encode() in Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")[0]:
+                return True
+    return False
+
+
 def find_processes(entry: str) -> list[int]:
     """The processes that have an entry such as ``NAME=value`` in their environment."""
     found = []

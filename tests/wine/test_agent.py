@@ -16,6 +16,7 @@ from tests.wine.package import (
     SERVICE,
     UNINSTALL_KEY,
 )
+from tests.wine.prefix import is_running
 
 pytestmark = [pytest.mark.slow, pytest.mark.wine]
 
@@ -157,7 +158,7 @@ def test_a_service_without_a_site_stops_with_its_code_and_with_one_runs_and_stop
 
 
 @pytest.mark.parametrize("old", [None, "1.0.0"], ids=["first", "upgrade"])
-def test_an_install_that_died_with_its_shell_is_made_whole_by_a_second_one(host, room, template, packages, old):
+def test_an_install_that_died_with_its_shell_is_made_whole_by_a_second_one(host, packages, old):
     # lesson 55: closing the shell kills the installer half-way.
     new = packages["2.0.0"]
     if old:
@@ -169,9 +170,11 @@ def test_an_install_that_died_with_its_shell_is_made_whole_by_a_second_one(host,
     shell = client.open_shell()
     client.run_command(shell, rf'msiexec /i "{STAGE_FOLDER}\agent-2.0.0.msi" /qn /norestart CENTRAL_URL="{URL}"')
     until = time.monotonic() + 30
-    while not (program.exists() and program.stat().st_size == len(whole)) and time.monotonic() < until:
+    while not (program.exists() and program.read_bytes() == whole) and time.monotonic() < until:
         time.sleep(0.002)
+    assert is_running(host.prefix, "msiexec")
     client.close_shell(shell)
+    assert not is_running(host.prefix, "msiexec")
     products, *_ = state_of(host, packages)
     assert "2.0.0" not in products, "it was over before it was killed"
     assert install(host, new, URL) == 0
