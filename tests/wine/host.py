@@ -20,6 +20,7 @@ What Wine does NOT prove:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,13 +109,16 @@ class WineHost:
     def run(self, line: str) -> tuple[int, str]:
         """Run one command line through WS-Management, in a shell of its own: exit code and output."""
         client = self.client()
-        shell = client.open_shell()
         try:
+            shell = client.open_shell()
             command = client.run_command(shell, line)
             stdout, _, code = client.get_command_output(shell, command)
             client.cleanup_command(shell, command)
-        finally:
             client.close_shell(shell)
+        except BaseException:
+            # Ctrl-C among them: what was cut off in the middle of a sealed message is not spoken to again.
+            client.transport.close_session()
+            raise
         return code, stdout.decode("ascii").replace("\r\n", "\n").strip()
 
 
@@ -125,5 +129,15 @@ def wine_host(prefix: WinePrefix) -> Iterator[WineHost]:
     accounts = Accounts([Account("admin", _PASSWORD, "WINE1", administers=frozenset({"wine1"}))])
     endpoint = WsmanHost(machine, accounts, address=take_address())
     endpoint.shells = ShellService(machine, runner=WineRunner(machine, prefix).run)
-    with HostsThread([endpoint]):
-        yield WineHost(machine, prefix, endpoint)
+    with HostsThread([endpoint]) as hosts:
+        try:
+            yield WineHost(machine, prefix, endpoint)
+        finally:
+            hosts.call(_end_commands(endpoint.shells))
+
+
+async def _end_commands(shells: ShellService) -> None:
+    """End what still runs, and wait until it has."""
+    running = [command.task for shell in shells.shells.values() for command in shell.commands.values() if command.task]
+    shells.close()
+    await asyncio.gather(*running, return_exceptions=True)
