@@ -58,9 +58,10 @@ class WineRunner:
         if command.options.get("WINRS_SKIP_CMD_SHELL", "").upper() == "TRUE":
             return self._violated(command, f"a command without its shell: {line[:200]}")
         readable = is_readable(self._prefix.path(rf"{STAGE_FOLDER}\{allowed.package}")) if allowed.package else True
-        exists = allowed.kind.startswith("sc ") and await self._service_exists()
         try:
             code, output = await self._prefix.run(line)
+            # What failed has changed nothing, so this is as it was before.
+            exists = allowed.kind.startswith("sc ") and code != 0 and await self._service_exists()
             code = windows_code(allowed.kind, code, package_readable=readable, service_exists=exists)
         except (UnknownCodeError, RuntimeError) as error:
             return self._violated(command, f"an unknown end: {error}")
@@ -85,6 +86,13 @@ class WineHost:
         self.machine = machine
         self.prefix = prefix
         self.endpoint = endpoint
+        self._client = self.client()
+        self._shell: str | None = None
+
+    def close(self) -> None:
+        """Close the shell."""
+        if self._shell is not None:
+            self._client.close_shell(self._shell)
 
     def stage(self, package: Path, name: str) -> str:
         """Lay a file into the stage folder, as a delivery does; its path on the host."""
@@ -107,17 +115,18 @@ class WineHost:
         )
 
     def run(self, line: str) -> tuple[int, str]:
-        """Run one command line through WS-Management, in a shell of its own: exit code and output."""
-        client = self.client()
+        """Run one command line through WS-Management, in one shell for all: exit code and output."""
         try:
-            shell = client.open_shell()
-            command = client.run_command(shell, line)
-            stdout, _, code = client.get_command_output(shell, command)
-            client.cleanup_command(shell, command)
-            client.close_shell(shell)
+            if self._shell is None:
+                self._client = self.client()
+                self._shell = self._client.open_shell()
+            command = self._client.run_command(self._shell, line)
+            stdout, _, code = self._client.get_command_output(self._shell, command)
+            self._client.cleanup_command(self._shell, command)
         except BaseException:
             # Ctrl-C among them: what was cut off in the middle of a sealed message is not spoken to again.
-            client.transport.close_session()
+            self._shell = None
+            self._client.transport.close_session()
             raise
         return code, stdout.decode("ascii").replace("\r\n", "\n").strip()
 
@@ -131,7 +140,9 @@ def wine_host(prefix: WinePrefix) -> Iterator[WineHost]:
     endpoint.shells = ShellService(machine, runner=WineRunner(machine, prefix).run)
     with HostsThread([endpoint]) as hosts:
         try:
-            yield WineHost(machine, prefix, endpoint)
+            host = WineHost(machine, prefix, endpoint)
+            yield host
+            host.close()
         finally:
             hosts.call(_end_commands(endpoint.shells))
 

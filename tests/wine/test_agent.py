@@ -102,10 +102,9 @@ def test_a_broken_package_leaves_the_old_version_running(host, packages):
     assert install(host, packages["1.0.0"], URL) == 0
     before = state_of(host, packages)
     whole = packages["2.0.0"].path.read_bytes()
-    for size, code in ((len(whole) // 2, 1620), (1000, 1620), (0, 1620)):
+    for size in (len(whole) // 2, 1000, 0):
         host.prefix.path(rf"{STAGE_FOLDER}\cut.msi").write_bytes(whole[:size])
-        assert host.run(rf'msiexec /i "{STAGE_FOLDER}\cut.msi" /qn /norestart')[0] == code
-        assert state_of(host, packages) == before
+        assert host.run(rf'msiexec /i "{STAGE_FOLDER}\cut.msi" /qn /norestart')[0] == 1620
     assert host.run(rf'msiexec /i "{STAGE_FOLDER}\none.msi" /qn /norestart')[0] == 1619
     assert state_of(host, packages) == before
     assert before[2] == (0, RUNNING)
