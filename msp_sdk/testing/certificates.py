@@ -1,4 +1,4 @@
-"""A small certificate authority for an estate: certificates for LDAPS, StartTLS and WinRM over HTTPS.
+"""A small certificate authority for an estate: certificates for LDAPS, StartTLS, WinRM over HTTPS and signed programs.
 
 It makes what a company's own CA makes: a self-signed root and server certificates with names and addresses in
 ``subjectAltName``. Keys are P-256, since they are made in a millisecond.
@@ -155,6 +155,17 @@ class EstateCA:
         builder = _server_builder(names, addresses, self._certificate.subject, key, until=until)
         return _Signed(builder.add_extension(identifier, critical=False).sign(self._key, hashes.SHA256()), key)
 
+    def issue_signer(self, publisher: str) -> IssuedCertificate:
+        """A certificate that signs programs and packages (Authenticode), for a publisher of this name."""
+
+        def sign() -> _Signed:
+            key = ec.generate_private_key(ec.SECP256R1())
+            identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+            builder = _leaf_builder(_name(publisher), self._certificate.subject, key, ExtendedKeyUsageOID.CODE_SIGNING)
+            return _Signed(builder.add_extension(identifier, critical=False).sign(self._key, hashes.SHA256()), key)
+
+        return IssuedCertificate(sign)
+
 
 def issue_self_signed(names: Sequence[str], addresses: Sequence[str] = ()) -> IssuedCertificate:
     """A server certificate signed by its own key, as ``winrm quickconfig`` and many an administrator make one."""
@@ -202,6 +213,22 @@ def _builder(
     )
 
 
+def _leaf_builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    purpose: x509.ObjectIdentifier,
+    until: datetime | None = None,
+) -> x509.CertificateBuilder:
+    return (
+        _builder(subject, issuer, key.public_key(), until)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
 def _server_builder(
     names: Sequence[str],
     addresses: Sequence[str],
@@ -210,13 +237,8 @@ def _server_builder(
     *,
     until: datetime | None = None,
 ) -> x509.CertificateBuilder:
-    builder = (
-        _builder(_name(names[0] if names else "server"), issuer, key.public_key(), until)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    )
+    subject = _name(names[0] if names else "server")
+    builder = _leaf_builder(subject, issuer, key, ExtendedKeyUsageOID.SERVER_AUTH, until)
     alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
     alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
     if alternatives:
