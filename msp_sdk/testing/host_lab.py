@@ -21,7 +21,7 @@ from attrs import evolve
 
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.target import Target
-from msp_sdk.network.kerberos_tickets import Kdcs
+from msp_sdk.network.kdcs import Kdcs
 from msp_sdk.network.logons import LogonLedger
 from msp_sdk.secret import Secret
 from msp_sdk.testing.accounts import Account, Accounts

@@ -12,7 +12,8 @@ from attrs import evolve
 
 from msp_sdk.models.credential import Credential
 from msp_sdk.network import kerberos
-from msp_sdk.network.kerberos_tickets import Kdc, KerberosTickets, NotApplicable, ServiceTicket, TicketOptions
+from msp_sdk.network.kdcs import Kdc
+from msp_sdk.network.kerberos_tickets import KerberosTickets, NotApplicable, ServiceTicket, TicketOptions
 from msp_sdk.testing import kdc as real_kdc
 from msp_sdk.testing.host_lab import LAB_PASSWORD, HostLab
 from msp_sdk.testing.kdc import RealKdc

@@ -18,8 +18,9 @@ from typing import Self
 import pytest
 
 from msp_sdk import errors
+from msp_sdk.network.kdcs import Kdc
 from msp_sdk.network.kerberos_process import KerberosFailure
-from msp_sdk.network.kerberos_tickets import Kdc, NotApplicable, ServiceTicket
+from msp_sdk.network.kerberos_tickets import NotApplicable, ServiceTicket
 from msp_sdk.testing.host_lab import LAB_PASSWORD
 from msp_sdk.testing.kdc import RealKdc
 from msp_sdk.testing.loopback import take_address

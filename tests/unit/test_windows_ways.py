@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from msp_sdk.errors import LogonNotAllowedError
 from msp_sdk.models.credential import Credential
+from msp_sdk.models.domain import Domain, DomainController
 from msp_sdk.models.target import Target
+from msp_sdk.network.kdcs import kdcs_of
 from msp_sdk.secret import Secret
 from msp_sdk.windows.doors import (
     HTTP_PORT,
@@ -144,3 +148,24 @@ def test_memory_does_not_grow_with_hosts_that_were_met_once():
         now[0] += 1.0
         memory.keep(target(fqdn=f"srv{number}.corp.example"), credential(), Way("10.0.0.5", HTTP, "ntlm"))
     assert len(memory._known) <= 4096
+
+
+def controller(fqdn: str, *addresses: str) -> DomainController:
+    return DomainController(fqdn, addresses=addresses)
+
+
+def test_the_kdcs_of_a_credential_are_its_own_domains_controllers_that_have_addresses():
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    ours = Domain(
+        "corp.example", (controller("dc1", "10.0.0.1", "fd00::1"), controller("dc2")), at, netbios_name="CORP"
+    )
+    other = Domain("lab.example", (controller("dc9", "10.9.0.1"),), at)
+    found = kdcs_of((other, ours), credential())
+    assert [(kdc.address, kdc.realm, kdc.port, kdc.netbios_name, kdc.name) for kdc in found] == [
+        ("10.0.0.1", "CORP.EXAMPLE", 88, "CORP", "dc1")
+    ]
+    # A controller of another domain would refuse the account, and that would end it.
+    assert kdcs_of((other,), credential()) == ()
+    assert kdcs_of((ours,), credential("local_admin", r".\admin")) == ()
+    many = Domain("corp.example", tuple(controller(f"dc{n}", f"10.0.0.{n}") for n in range(1, 100)), at)
+    assert len(kdcs_of((many,), credential())) == 8
