@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast examples are drawn is the machine's doing, and says nothing of ours.
+settings.register_profile("msp", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("msp")
 
 CAPTURES = Path(__file__).parent / "captures"
 

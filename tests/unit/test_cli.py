@@ -26,6 +26,7 @@ COMMANDS = {
     "enumerate",
     "probe",
     "doctor",
+    "pins",
     "plan",
     "deploy",
     "testing",
