@@ -63,7 +63,7 @@ class WineRunner:
             # What failed has changed nothing, so this is as it was before.
             exists = allowed.kind.startswith("sc ") and code != 0 and await self._service_exists()
             code = windows_code(allowed.kind, code, package_readable=readable, service_exists=exists)
-        except (UnknownCodeError, RuntimeError) as error:
+        except (UnknownCodeError, RuntimeError, OSError) as error:
             return self._violated(command, f"an unknown end: {error}")
         if allowed.shows and code == 0:
             command.stdout.append(output)
