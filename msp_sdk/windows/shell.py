@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from attrs import frozen
@@ -29,7 +29,8 @@ from msp_sdk.errors import LogonError, LogonNotAllowedError, LogonRejectedError,
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.reason import remedy_of
 from msp_sdk.models.target import Target
-from msp_sdk.network.kerberos_tickets import Kdc, Kdcs, KerberosTickets
+from msp_sdk.network.kdcs import Kdc, Kdcs
+from msp_sdk.network.kerberos_tickets import KerberosTickets
 from msp_sdk.network.logons import LogonLedger
 from msp_sdk.network.threads import ThreadPool
 from msp_sdk.windows.doors import HostPolicy
@@ -239,6 +240,12 @@ class WindowsShells:
             return await self._pool.run(begin)
         except PausedLogonError as error:
             await self._prove_again(credential, error)
+        except MspError:
+            if credential.is_domain and await self._closers.run(self._ledger.is_paused, credential):
+                # Several hosts hung up at the logon: all others wait for a proof, and nobody else would bring it.
+                with suppress(LogonError):
+                    await self._prove_again(credential, _still_paused(credential))
+            raise
         except asyncio.CancelledError:
             session.cancelled.set()
             raise

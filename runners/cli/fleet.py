@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from msp_sdk.deployment import AgentDeployer
     from msp_sdk.models.computer import Computer, Enumeration
     from msp_sdk.models.credential import Credential
+    from msp_sdk.models.domain import Domain
     from msp_sdk.models.package import AgentPackage
     from msp_sdk.models.target import MergeResult, Target
     from msp_sdk.network.logons import LogonLedger
+    from msp_sdk.windows.shell import WindowsShells
 
 
 def add_fleet_options(parser: argparse.ArgumentParser) -> None:
@@ -83,14 +85,30 @@ async def open_fleet(options: argparse.Namespace) -> AsyncIterator[tuple[AgentDe
         MspError: The domain was not found, the credential was refused, a file is wrong.
     """
     from msp_sdk.deployment import AgentDeployer
-    from msp_sdk.enumeration import ADEnumerator, EnumerationOptions
-    from msp_sdk.windows.shell import HostPolicy, WindowsShells
 
     package, content = read_package(options)
+    async with open_hosts(options) as (shells, credential, merged):
+        credentials = _OneCredential(credential)
+        yield AgentDeployer(package, shell=shells, credentials=credentials, file=lambda: content), merged
+
+
+@asynccontextmanager
+async def open_hosts(options: argparse.Namespace) -> AsyncIterator[tuple[WindowsShells, Credential, MergeResult]]:
+    """Shells, the credential for them, and the merged targets.
+
+    Raises:
+        MspError: The domain was not found, the credential was refused, a file is wrong.
+    """
+    from msp_sdk.enumeration import ADEnumerator, EnumerationOptions
+    from msp_sdk.network.kdcs import kdcs_of
+    from msp_sdk.windows.shell import HostPolicy, WindowsShells
+
     ledger = open_ledger()
+    domains: tuple[Domain, ...] = ()
     async with contextlib.AsyncExitStack() as stack:
         if options.domain:
             domain = await find_domain(options, options.domain)
+            domains = (domain,)
             how = EnumerationOptions(directory=directory_options(options))
 
             async def read(credential: Credential) -> tuple[ADEnumerator, MergeResult]:
@@ -115,10 +133,9 @@ async def open_fleet(options: argparse.Namespace) -> AsyncIterator[tuple[AgentDe
         policy = HostPolicy(
             allow_ntlm=options.allow_ntlm, trusted_cas=tuple(read_text_file(path) for path in options.host_ca)
         )
-        shells = WindowsShells(ledger, policy=lambda: policy, prove=prove)
+        shells = WindowsShells(ledger, policy=lambda: policy, prove=prove, kdcs=lambda wanted: kdcs_of(domains, wanted))
         stack.push_async_callback(shells.aclose)
-        deployer = AgentDeployer(package, shell=shells, credentials=_OneCredential(credential), file=lambda: content)
-        yield deployer, merged
+        yield shells, credential, merged
 
 
 async def _domain_targets(enumerator: object, options: argparse.Namespace) -> MergeResult:
