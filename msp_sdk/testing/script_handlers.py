@@ -15,7 +15,8 @@ import base64
 import gzip
 from collections.abc import Mapping
 
-import msp_sdk.testing.agent_handlers  # noqa: F401 (registers who answers the scripts of deployment)
+import msp_sdk.testing.agent_handlers
+import msp_sdk.testing.upload_handler  # noqa: F401 (both register who answers the scripts of deployment)
 from msp_sdk.testing.windows_host import Machine, ScriptFault, answers, text_parameter
 
 

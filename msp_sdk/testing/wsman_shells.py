@@ -303,7 +303,8 @@ class ShellService:
 
     def _signal(self, shell: Shell, element: ET.Element) -> str:
         command = self._find(shell, element)
-        code = element.findtext("rsp:Code", "", NS).removeprefix(SHELL + "signal/")
+        # In any case of letters: pywinrm says "terminate", pypsrp "Terminate", and Windows takes both.
+        code = element.findtext("rsp:Code", "", NS).removeprefix(SHELL + "signal/").lower()
         if code == "terminate":
             shell.commands.pop(command.id, None)
             _end(command, -1)

@@ -23,10 +23,15 @@ BAD_TIMEOUT_HEADER = 2150858767
 SCHEMA = 2150858817
 MAX_SHELLS = 2150859173
 MAX_OPERATIONS = 2150859174
+MAX_SHELL_USERS = 2150859179
+# Of winerror.h: the processes of a shell are used up.
+NOT_ENOUGH_QUOTA = 1816
 FILE_NOT_FOUND = 2147942402
 
 FaultKind = Literal["error", "shell-lost", "quota", "process-ended", "operation-timeout"]
 
+# DSP0226: an envelope beyond what the other side takes, where it is no HTTP 413.
+_TOO_LONG = "w:EncodingLimit"
 _HTTP_BAD_REQUEST = 400
 _HTTP_UNAUTHORISED = 401
 _HTTP_NOT_FOUND = 404
@@ -56,6 +61,8 @@ _KINDS: Mapping[int, FaultKind] = MappingProxyType(
         INVALID_SELECTORS: "shell-lost",
         MAX_OPERATIONS: "quota",
         MAX_SHELLS: "quota",
+        MAX_SHELL_USERS: "quota",
+        NOT_ENOUGH_QUOTA: "quota",
         PROVIDER_TIMEOUT: "process-ended",
         OPERATION_TIMEOUT: "operation-timeout",
     }
@@ -80,7 +87,7 @@ def error_of(fault: Fault, host: str) -> MspError:
         return NotAuthorisedHereError(
             f"{host} lets this account in but gives it no shell.", code="needs-local-administrator", context=context
         )
-    if fault.code in (MAX_SHELLS, MAX_OPERATIONS):
+    if kind_of(fault) == "quota":
         return WindowsError(
             f"{host} has no shell left for this account.",
             code="quota-exceeded",
@@ -92,7 +99,7 @@ def error_of(fault: Fault, host: str) -> MspError:
         return UnreachableError(f"{host} has closed our shell.", code="connection-lost", context=context)
     if fault.code == FILE_NOT_FOUND:
         return ScriptFailedError(f"{host} has no Windows PowerShell.", code="unsupported-os", context=context)
-    if fault.code is not None:
+    if fault.code is not None and fault.subcode != _TOO_LONG:
         return WindowsError(f"{host} refused with code {fault.code}.{said}", context=context)
     return _http_error(fault, host, context)
 
@@ -105,7 +112,7 @@ def _http_error(fault: Fault, host: str, context: Mapping[str, object]) -> MspEr
         return UnreachableError(f"{host} has no WinRM listener.", code="winrm-closed", context=context)
     if fault.status == _HTTP_UNAVAILABLE:
         return UnreachableError(f"WinRM on {host} is stopped or starting.", code="winrm-closed", context=context)
-    if fault.status == _HTTP_TOO_LARGE:
+    if fault.status == _HTTP_TOO_LARGE or fault.subcode == _TOO_LONG:
         return WindowsError(f"our message was too large for {host}.", code="too-large", context=context)
     if fault.status == _HTTP_SERVER_ERROR:
         return WindowsError(

@@ -35,20 +35,34 @@ class MessageSizes:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._known: dict[str, int] = {}
+        self._taken: dict[str, int] = {}
+        self._limits: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def most(self, host: str) -> int:
-        """The largest piece to try."""
+    def range(self, host: str, least: int) -> tuple[int, int]:
+        """The piece to begin with, and what to grow to; neither is below ``least``."""
         with self._lock:
-            return self._known.get(host, self._most)
+            most = max(least, self._limits.get(host, self._most))
+            return min(most, max(least, self._taken.get(host, 0))), most
+
+    def taken(self, host: str, size: int) -> None:
+        """A piece of ``size`` bytes arrived."""
+        with self._lock:
+            if size > self._taken.get(host, 0):
+                self._forget_many()
+                self._taken[host] = size
 
     def refused(self, host: str, size: int) -> None:
         """A piece of ``size`` bytes was too large."""
         with self._lock:
-            if len(self._known) >= _HOSTS_REMEMBERED:
-                self._known.clear()
-            self._known[host] = size // 2
+            self._forget_many()
+            self._taken.pop(host, None)
+            self._limits[host] = size // 2
+
+    def _forget_many(self) -> None:
+        for known in (self._taken, self._limits):
+            if len(known) >= _HOSTS_REMEMBERED:
+                known.clear()
 
 
 @mutable
@@ -222,13 +236,14 @@ class HostProcess:
         wsman, shell_id, command_id = self._ready(run.deadline)
         self._scripts += 1
         self._sending = 0
-        size = self._options.chunk_bytes
-        for piece, last in data.pieces(size, max(size, self._sizes.most(self._link.name))):
+        for piece, last in data.pieces(*self._sizes.range(self._link.name, self._options.chunk_bytes)):
             self.check_time(run)
             self._sending = len(piece)
             run.sent = run.sent or last
             end = last and not self._options.one_process
             wsman.send(shell_id, command_id, piece, end=end, timeout_s=self._step_s(run.deadline))
+            if self._sending > self._options.chunk_bytes:
+                self._sizes.taken(self._link.name, self._sending)
 
     def collect(self, run: Run) -> Output:
         """What the process writes, to the end of an envelope or its own.
