@@ -148,6 +148,7 @@ class KerberosProcess:
         self._relay: KdcRelay | None = None
         self._received = b""
         self._key_used = False
+        self._ended = False
         self.process: subprocess.Popen[bytes] | None = None
         self.took_password = False
         self.lifetime_s = 0.0
@@ -163,8 +164,8 @@ class KerberosProcess:
 
     @property
     def alive(self) -> bool:
-        """True while the worker runs."""
-        return self.process is not None and self.process.poll() is None
+        """True while the worker runs and answers."""
+        return not self._ended and self.process is not None and self.process.poll() is None
 
     def start(self) -> None:
         """Start the worker. Where that fails, :meth:`take_ticket` says so."""
@@ -292,6 +293,8 @@ class KerberosProcess:
         try:
             message = json.loads(line)
         except ValueError:
+            # It has ended, which the kernel may tell later than its pipe does; or it hangs.
+            self._ended = True
             self.process.kill()
             return {}
         return message if isinstance(message, dict) else {}

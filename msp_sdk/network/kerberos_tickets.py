@@ -15,17 +15,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from attrs import field, frozen
+from attrs import frozen
 
 from msp_sdk.errors import LogonError, LogonRejectedError
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.reason import reason
 from msp_sdk.network.kdc_codes import judge_kdc
+from msp_sdk.network.kdcs import Kdc
 from msp_sdk.network.kerberos import can_seal_here, is_installed, kdc_answers, principal_of
-from msp_sdk.network.kerberos_process import KDC_PORT, KerberosFailure, KerberosProcess, Principal
+from msp_sdk.network.kerberos_process import KerberosFailure, KerberosProcess, Principal
 from msp_sdk.network.logons import LogonAttempt, LogonLedger
 from msp_sdk.network.passwords import open_password
 from msp_sdk.network.turns import cancelled_error
@@ -39,32 +40,6 @@ _LOOK_S = 0.2
 _MARGIN_S = 300.0
 # The worker ends by itself a little after we would have ended it.
 _IDLE_GRACE_S = 5.0
-
-
-def _capitals(name: str) -> str:
-    return name.upper()
-
-
-@frozen
-class Kdc:
-    """A KDC of an account's domain.
-
-    Attributes:
-        address: Where it is; names are never resolved here.
-        realm: The domain's name, in capitals.
-        netbios_name: The domain's short name, if known.
-        name: What the ledger and messages call it.
-    """
-
-    address: str
-    realm: str = field(converter=_capitals)
-    port: int = KDC_PORT
-    netbios_name: str | None = None
-    name: str = ""
-
-
-Kdcs = Callable[[Credential], Sequence[Kdc]]
-"""The KDCs of a credential's domain, in the order in which they are asked. Empty where none is known."""
 
 
 @frozen
@@ -198,12 +173,13 @@ class KerberosTickets:
         self._accounts: defaultdict[str, _Account] = defaultdict(lambda: _Account(self._options.idle_s))
         self._silent: dict[tuple[str, int], float] = {}
 
-    @staticmethod
-    def missing() -> str | None:
-        """The reason why this machine can use no Kerberos at all; None where it can. Ask before :meth:`begin`."""
+    def bar(self, kdcs: Sequence[Kdc]) -> str | None:
+        """Why there is no Kerberos here and now: a reason, or None. Ask before :meth:`begin`; nothing is sent."""
         if not is_installed():
             return "kerberos-missing"
-        return None if can_seal_here() else "kerberos-settings"
+        if not can_seal_here():
+            return "kerberos-settings"
+        return "kdc-unreachable" if all(self._was_silent(kdc) for kdc in kdcs) else None
 
     def begin(
         self,
@@ -274,7 +250,7 @@ class KerberosTickets:
         if begun.answered and not (again and (begun.number == _TICKET_ENDED or not worker.alive)):
             raise _no_service(credential, kdc, host, begun)
         if not begun.answered and (worker.alive or time.monotonic() - begun_at >= self._options.exchange_s):
-            self._silent[kdc.address, kdc.port] = time.monotonic()
+            self._fell_silent(kdc)
         account.end()
         return None
 
@@ -317,13 +293,18 @@ class KerberosTickets:
         return barred
 
     def _answers(self, kdc: Kdc) -> bool:
-        place = (kdc.address, kdc.port)
-        if time.monotonic() - self._silent.get(place, float("-inf")) < self._options.silent_s:
+        if self._was_silent(kdc):
             return False
         if kdc_answers(kdc.address, self._options.connect_s, kdc.port):
             return True
-        self._silent[place] = time.monotonic()
+        self._fell_silent(kdc)
         return False
+
+    def _was_silent(self, kdc: Kdc) -> bool:
+        return time.monotonic() - self._silent.get((kdc.address, kdc.port), float("-inf")) < self._options.silent_s
+
+    def _fell_silent(self, kdc: Kdc) -> None:
+        self._silent[kdc.address, kdc.port] = time.monotonic()
 
     def _take(
         self, account: _Account, credential: Credential, kdc: Kdc, principal: Principal, cancelled: threading.Event
@@ -377,7 +358,7 @@ class KerberosTickets:
             raise _stopped("logon-unanswered", credential, where, context)
         attempt.not_sent()
         if refusal.code == "kdc-unreachable":
-            self._silent[kdc.address, kdc.port] = time.monotonic()
+            self._fell_silent(kdc)
             return NotApplicable("kdc-unreachable")
         if refusal.code == "other-domain-account":
             return NotApplicable("other-domain-account")

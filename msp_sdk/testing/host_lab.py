@@ -21,6 +21,7 @@ from attrs import evolve
 
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.target import Target
+from msp_sdk.network.kdcs import Kdcs
 from msp_sdk.network.logons import LogonLedger
 from msp_sdk.secret import Secret
 from msp_sdk.testing.accounts import Account, Accounts
@@ -97,11 +98,12 @@ class HostLab:
         *,
         policy: HostPolicy | None = None,
         prove: Prove | None = None,
+        kdcs: Kdcs | None = None,
         options: ShellOptions | None = None,
     ) -> WindowsShells:
         """Shells with short times that trust the lab's CA."""
         believed = policy or HostPolicy(trusted_cas=(self.ca.pem.decode(),))
-        return WindowsShells(self.ledger, policy=lambda: believed, prove=prove, options=options or _OPTIONS)
+        return WindowsShells(self.ledger, policy=lambda: believed, prove=prove, kdcs=kdcs, options=options or _OPTIONS)
 
     def run(
         self,

@@ -102,8 +102,12 @@ class RealKdc:
 
     def add_service(self, *names: str) -> None:
         """Services with random keys, which lie in :attr:`keytab` afterwards."""
-        for name in names:
-            self._admin(f"addprinc -randkey {name}", f"ktadd -k {self.keytab} {name}")
+        self._admin(*(f"addprinc -randkey {name}" for name in names))
+        self.give_key(*names)
+
+    def give_key(self, *names: str) -> None:
+        """Services get new keys, which lie in :attr:`keytab` beside their old ones."""
+        self._admin(*(f"ktadd -k {self.keytab} {name}" for name in names))
         self.keytab.chmod(0o600)
 
     def remove(self, name: str) -> None:

@@ -333,6 +333,13 @@ class WsmanHost:
         return Reply(401, challenges=self.logons.challenges(tls=connection.tls))
 
 
+async def _settle() -> None:
+    """Let connections that were accepted a moment ago come to their end."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=1.0)
+
+
 class HostsThread:
     """Hosts in an event loop and thread of their own, beside a test that waits in its own loop.
 
@@ -361,6 +368,7 @@ class HostsThread:
     ) -> None:
         for host in self.hosts:
             self.call(host.stop())
+        self.call(_settle())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()

@@ -25,7 +25,8 @@ from msp_sdk.errors import (
 from msp_sdk.models.credential import Credential, CredentialState
 from msp_sdk.models.reason import remedy_of
 from msp_sdk.models.target import Target
-from msp_sdk.network.kerberos_tickets import Kdc, Kdcs, KerberosTickets, NotApplicable, ServiceTicket
+from msp_sdk.network.kdcs import Kdc, Kdcs
+from msp_sdk.network.kerberos_tickets import KerberosTickets, NotApplicable, ServiceTicket
 from msp_sdk.network.logons import LogonAttempt, LogonLedger, LogonPlace
 from msp_sdk.network.passwords import open_password
 from msp_sdk.windows import doors, ticket_logon
@@ -244,8 +245,7 @@ class HostLink:
         if barred is None and known is not None and known.barred == _NO_SERVICE:
             # Nothing but a change in the directory makes another answer of it.
             barred = known.barred
-        if barred is None and (missing := self._tools.tickets.missing()) is not None:
-            barred = missing
+        barred = barred or self._tools.tickets.bar(kdcs)
         if barred is not None:
             return NotApplicable(barred)
         first = [known.service] if known is not None and known.service else []

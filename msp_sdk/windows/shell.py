@@ -29,7 +29,8 @@ from msp_sdk.errors import LogonError, LogonNotAllowedError, LogonRejectedError,
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.reason import remedy_of
 from msp_sdk.models.target import Target
-from msp_sdk.network.kerberos_tickets import Kdc, Kdcs, KerberosTickets
+from msp_sdk.network.kdcs import Kdc, Kdcs
+from msp_sdk.network.kerberos_tickets import KerberosTickets
 from msp_sdk.network.logons import LogonLedger
 from msp_sdk.network.threads import ThreadPool
 from msp_sdk.windows.doors import HostPolicy

@@ -25,6 +25,7 @@ from msp_sdk.models.package import AgentPackage
 from msp_sdk.models.provision import Enrolment
 from msp_sdk.models.scope import fold_path
 from msp_sdk.models.target import Target
+from msp_sdk.network.kdcs import Kdc, kdcs_of
 from msp_sdk.network.logons import LogonLedger
 from msp_sdk.network.probe import DoorProber, Pace, ProbeOptions
 from msp_sdk.network.resolver import Resolver
@@ -122,7 +123,7 @@ class Tools:
         self.directory = KeptConnections(self.enumerator, self.ledger.refuse)
         self.posted = asyncio.Event()
         self._credentials = _HeldCredentials(self.checkin)
-        self._shells = WindowsShells(self.ledger, policy=self._host_policy, prove=self.prove)
+        self._shells = WindowsShells(self.ledger, policy=self._host_policy, prove=self.prove, kdcs=self._kdcs)
 
     def backoff(self, first_s: float, longest_s: float) -> Backoff:
         """A back-off on our clock."""
@@ -158,6 +159,10 @@ class Tools:
             allow_domain_admin_on_hosts=policy.allow_domain_admin_on_hosts,
             trusted_cas=policy.trusted_cas,
         )
+
+    def _kdcs(self, credential: Credential) -> tuple[Kdc, ...]:
+        """Of the credential's domain, as it was discovered last."""
+        return kdcs_of(self.domains, credential)
 
     async def prove(self, credential: Credential) -> None:
         """Bind once at a controller: is the password still right, or is it the host that says no?"""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from msp_sdk.deployment import AgentDeployer
     from msp_sdk.models.computer import Computer, Enumeration
     from msp_sdk.models.credential import Credential
+    from msp_sdk.models.domain import Domain
     from msp_sdk.models.package import AgentPackage
     from msp_sdk.models.target import MergeResult, Target
     from msp_sdk.network.logons import LogonLedger
@@ -99,12 +100,15 @@ async def open_hosts(options: argparse.Namespace) -> AsyncIterator[tuple[Windows
         MspError: The domain was not found, the credential was refused, a file is wrong.
     """
     from msp_sdk.enumeration import ADEnumerator, EnumerationOptions
+    from msp_sdk.network.kdcs import kdcs_of
     from msp_sdk.windows.shell import HostPolicy, WindowsShells
 
     ledger = open_ledger()
+    domains: tuple[Domain, ...] = ()
     async with contextlib.AsyncExitStack() as stack:
         if options.domain:
             domain = await find_domain(options, options.domain)
+            domains = (domain,)
             how = EnumerationOptions(directory=directory_options(options))
 
             async def read(credential: Credential) -> tuple[ADEnumerator, MergeResult]:
@@ -129,7 +133,7 @@ async def open_hosts(options: argparse.Namespace) -> AsyncIterator[tuple[Windows
         policy = HostPolicy(
             allow_ntlm=options.allow_ntlm, trusted_cas=tuple(read_text_file(path) for path in options.host_ca)
         )
-        shells = WindowsShells(ledger, policy=lambda: policy, prove=prove)
+        shells = WindowsShells(ledger, policy=lambda: policy, prove=prove, kdcs=lambda wanted: kdcs_of(domains, wanted))
         stack.push_async_callback(shells.aclose)
         yield shells, credential, merged
 
