@@ -58,7 +58,10 @@ def test_extras(session: nox.Session) -> str:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests; arguments after ``--`` go to pytest."""
-    install_package(session, *TEST_TOOLS, extras=test_extras(session))
+    extras = test_extras(session)
+    # pywinrm as its users have it for Kerberos; ours needs none of that.
+    foreign = ("pywinrm[kerberos]",) if "kerberos" in extras else ()
+    install_package(session, *TEST_TOOLS, *foreign, extras=extras)
     # They wait for real servers more than they compute; a file stays together, because its tests share a controller.
     # In the order of their names the slow ones, of few tests each, come before the many quick ones of `unit`.
     session.run("pytest", *(session.posargs or ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")))
