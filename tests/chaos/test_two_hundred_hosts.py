@@ -41,7 +41,8 @@ from msp_sdk.windows.shell import HostPolicy, ShellOptions, WindowsShells
 
 AGENT = "agent"
 DEADLINE_S = 10.0
-OPTIONS = ShellOptions(connect_s=1.0, quiet_s=1.0, identify_s=5.0)
+# Patient enough for a machine that does other things meanwhile.
+OPTIONS = ShellOptions(connect_s=2.5, quiet_s=1.0, identify_s=8.0)
 # What a host may take: its doors, a logon and the first script, two scripts, and the end of its shell.
 HOST_AT_MOST_S = 2 * 2 * OPTIONS.connect_s + OPTIONS.identify_s + 2 * DEADLINE_S + OPTIONS.quiet_s
 

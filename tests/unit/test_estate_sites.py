@@ -11,7 +11,9 @@ import dns.rdatatype
 import pytest
 from attrs import evolve
 
+from msp_sdk import ADEnumerator, DiscoveryOptions, DomainDiscoverer, EnumerationOptions, LogonLedger
 from msp_sdk.directory.entry import Entry, parse_sid
+from msp_sdk.directory.session import DirectoryOptions
 from msp_sdk.enumeration.classify import classify
 from msp_sdk.errors import ConfigError
 from msp_sdk.models.computer import Computer
@@ -181,6 +183,22 @@ def test_every_trouble_of_controllers_and_dns_can_be_set():
     controllers = [name for name, each in TROUBLES.items() if each.layer == "controller"]
     names = [*controllers, *(name for name, each in TROUBLES.items() if each.layer == "dns")]
     run(dict.fromkeys(names, 1), lambda _: None, controllers=len(controllers))
+
+
+@pytest.mark.parametrize("name", [name for name, each in TROUBLES.items() if each.layer in ("controller", "dns")])
+def test_directory_is_read_whole_whatever_is_wrong_with_its_first_controller_or_dns(name, tmp_path):
+    async def go():
+        async with Estate.build(7, computers=16, faults={name: 1}) as estate:
+            options = DiscoveryOptions(resolvers=(estate.dns.server,), search=(estate.spec.domain,))
+            domain = (await DomainDiscoverer(options=options).discover()).best
+            how = EnumerationOptions(directory=DirectoryOptions(receive_timeout_s=0.5))
+            ledger = LogonLedger(tmp_path / "ledger.db")
+            async with ADEnumerator(domain, estate.domain_credential(), ledger=ledger, options=how) as enumerator:
+                found = await enumerator.enumerate()
+            assert {entry.hostname.upper() for entry in found.computers} == {entry.name for entry in estate.plan}
+            assert estate.violations() == ()
+
+    asyncio.run(go())
 
 
 def test_without_a_seed_it_is_the_clinic_of_the_demo():

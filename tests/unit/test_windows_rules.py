@@ -239,6 +239,8 @@ def test_answer_ends_with_its_envelope_and_not_before(stdout: bytes, ended) -> N
     [
         (faults.Fault(500, 5), errors.NotAuthorisedHereError, "needs-local-administrator"),
         (faults.Fault(500, faults.MAX_SHELLS), errors.WindowsError, "quota-exceeded"),
+        (faults.Fault(500, faults.MAX_SHELL_USERS), errors.WindowsError, "quota-exceeded"),
+        (faults.Fault(500, faults.NOT_ENOUGH_QUOTA), errors.WindowsError, "quota-exceeded"),
         (faults.Fault(500, faults.INVALID_SELECTORS), errors.UnreachableError, "connection-lost"),
         (faults.Fault(400), errors.UnreachableError, "connection-lost"),
         (faults.Fault(404), errors.UnreachableError, "winrm-closed"),
