@@ -1,6 +1,7 @@
 """What a host's doors showed, judged: ports, TLS, WinRM, clocks. No I/O.
 
 Example:
+    >>> from msp_sdk.windows.doors import Door
     >>> look_at_winrm([DoorLook(Door(5985, tls=False), status=503, server="Microsoft-HTTPAPI/2.0")]).code
     'winrm-closed'
 """
