@@ -60,14 +60,16 @@ class Bench:
         self._hosts.stdin.flush()
         return self._read()
 
-    def measure(self, client: str, door: str, *, hosts: int = 1, at_once: int = 1, profile: str = "", **work: Any) -> Cost:
+    def measure(
+        self, client: str, door: str, *, hosts: int = 1, at_once: int = 1, profile: str = "", **work: Any
+    ) -> Cost:
         """Let a client work with so many hosts, in a process of its own."""
         given = {"scripts": 1, **self.place, "door": door, "at_once": at_once, **work}
         given["hosts"] = (self.place["hosts"] * -(-hosts // len(self.place["hosts"])))[:hosts]
         reader, writer = os.pipe()
         command = [sys.executable, "-m", "tests.bench.windows_clients", client, *([profile] if profile else [])]
         # The go-ahead comes on a pipe whose number the client knows.
-        program = ["sh", "-c", f"exec 3<&{reader}; exec \"$@\"", "sh", *command]
+        program = ["sh", "-c", f'exec 3<&{reader}; exec "$@"', "sh", *command]
         with subprocess.Popen(
             program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=(reader,)
         ) as child:
