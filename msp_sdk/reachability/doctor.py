@@ -27,7 +27,7 @@ from msp_sdk.models.finding import Examination, Finding, Step, fine, judge, not_
 from msp_sdk.models.reason import reason_of
 from msp_sdk.models.target import Target
 from msp_sdk.network.excluded import ExcludedNetworks
-from msp_sdk.network.kerberos_tickets import Kdc, KerberosTickets
+from msp_sdk.network.kdcs import Kdc
 from msp_sdk.network.own_networks import read_own_networks
 from msp_sdk.network.probe import DoorProber, ProbeOptions
 from msp_sdk.network.resolver import DNS_PORT, DnsServer, Resolver, ResolverOptions, read_resolv_conf
@@ -41,15 +41,17 @@ from msp_sdk.reachability.doctor_case import (
     ask_for_reverse,
     ask_kdcs,
     check_certificate,
-    kdcs_of,
+    kdcs_for_anybody,
     make_target,
     trust_of,
+    what_kerberos_lacks,
     with_domain,
 )
 from msp_sdk.reachability.doctor_directory import DoctorDirectory, look_at_service_names, service_names
 from msp_sdk.reachability.doctor_look import look_at_door
 from msp_sdk.reachability.doctor_rules import Ways, doors_left, look_at_rules
 from msp_sdk.reachability.life import LifeLooker
+from msp_sdk.windows.channel import CERTIFICATE_REASONS
 from msp_sdk.windows.doors import HostPolicy, kerberos_bar, service_host
 from msp_sdk.windows.identity import is_address
 from msp_sdk.windows.scripts import load
@@ -277,7 +279,7 @@ class HostDoctor:
         plain_too = any(not other.tls for other in opened)
         passed_by = plain_too and (
             isinstance(error, UnreachableError)
-            or (error is not None and error.code.startswith("certificate-") and self._kerberos_bar(case) is None)
+            or (error is not None and error.code in CERTIFICATE_REASONS and self._kerberos_bar(case) is None)
         )
         if isinstance(error, UnreachableError) and passed_by:
             case.unusable = frozenset({door.port})
@@ -309,7 +311,7 @@ class HostDoctor:
         """The KDCs at hand: those that the work would ask, else the domain's controllers."""
         if self._shells is not None and case.credential is not None:
             return self._shells.kdcs(case.credential)
-        return () if self._domain is None else kdcs_of(self._domain)
+        return () if self._domain is None else kdcs_for_anybody(self._domain)
 
     def _kerberos_bar(self, case: Case) -> str | None:
         """Why there is no Kerberos to this host; None when there is."""
@@ -320,7 +322,7 @@ class HostDoctor:
             bar = "no-service-principal"
         else:
             bar = None if kdcs else "kdc-unknown"
-        bar = bar or KerberosTickets.missing()
+        bar = bar or what_kerberos_lacks()
         if bar is None and case.kdc_clocks and all(skew_s is None for skew_s in case.kdc_clocks.values()):
             return "kdc-unreachable"
         return bar
@@ -331,7 +333,7 @@ class HostDoctor:
             return (not_looked_at("rules", ended),)
         left = doors_left(case.wanted, case.open_ports, case.unusable)
         error = case.certificate_error
-        if error is not None and not error.code.startswith("certificate-") and left and left[0].tls:
+        if error is not None and error.code not in CERTIFICATE_REASONS and left and left[0].tls:
             return (not_looked_at("rules", case.ended_at("tls") or "there is no TLS"),)
         distrusted = frozenset(door.port for door in left if door.tls and error is not None)
         ways = Ways(left, distrusted, self._kerberos_bar(case))

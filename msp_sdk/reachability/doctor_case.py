@@ -15,12 +15,14 @@ from msp_sdk.models.domain import Domain, DomainController
 from msp_sdk.models.finding import Finding
 from msp_sdk.models.target import Target
 from msp_sdk.network import probe
-from msp_sdk.network.kerberos_tickets import Kdc
+from msp_sdk.network.kdcs import Kdc, kdcs_of
+from msp_sdk.network.kerberos import can_seal_here, is_installed
 from msp_sdk.network.resolver import Resolver, render_server
 from msp_sdk.network.threads import ThreadPool
 from msp_sdk.reachability.doctor_kdc import ask_kdc_for_time
 from msp_sdk.reachability.doctor_look import DoorLook
 from msp_sdk.reachability.doctor_names import ServerAnswer, candidates
+from msp_sdk.secret import Secret
 from msp_sdk.windows.channel import Channel, Place, Trust
 from msp_sdk.windows.doors import Door, HostPolicy, certificate_names, doors, name_of
 from msp_sdk.windows.identity import is_address
@@ -191,13 +193,16 @@ def _clock_of(controller: DomainController, timeout_s: float) -> float | None:
     return None if skew is None else skew.total_seconds()
 
 
-def kdcs_of(domain: Domain) -> tuple[Kdc, ...]:
-    """A domain's controllers as KDCs: the first address of each."""
-    return tuple(
-        Kdc(controller.addresses[0], domain.name, netbios_name=domain.netbios_name, name=controller.fqdn)
-        for controller in domain.controllers
-        if controller.addresses
-    )
+def kdcs_for_anybody(domain: Domain) -> tuple[Kdc, ...]:
+    """A domain's controllers as KDCs, for whatever account of it."""
+    return kdcs_of([domain], Credential.typed("nobody", Secret(""), domain_name=domain.name))
+
+
+def what_kerberos_lacks() -> str | None:
+    """The reason why this machine can use no Kerberos at all; None when it can."""
+    if not is_installed():
+        return "kerberos-missing"
+    return None if can_seal_here() else "kerberos-settings"
 
 
 async def ask_kdcs(kdcs: Sequence[Kdc], timeout_s: float) -> dict[str, float | None]:

@@ -1,6 +1,7 @@
 """What a host's doors showed, judged: ports, TLS, WinRM, clocks. No I/O.
 
 Example:
+    >>> from msp_sdk.windows.doors import Door
     >>> look_at_winrm([DoorLook(Door(5985, tls=False), status=503, server="Microsoft-HTTPAPI/2.0")]).code
     'winrm-closed'
 """
@@ -17,6 +18,7 @@ from msp_sdk.network import probe
 from msp_sdk.reachability.diagnosis import Sign, diagnose
 from msp_sdk.reachability.doctor_look import CertificateLook, DoorLook
 from msp_sdk.reachability.life import RPC_PORT
+from msp_sdk.windows.channel import CERTIFICATE_REASONS
 
 SKEW_ALLOWED_S = 300.0
 _EXPIRES_SOON = timedelta(days=14)
@@ -126,7 +128,7 @@ def _why_not(look: DoorLook, error: MspError) -> tuple[str, str, str | None]:  #
     if isinstance(error, WrongHostError):
         names = ", ".join(certificate.names[:3]) if certificate is not None else ""
         return "wrong-host", f"The certificate on {port} is for {names or 'nobody'}: another machine.", None
-    if error.code.startswith("certificate-") and certificate is not None:
+    if error.code in CERTIFICATE_REASONS and certificate is not None:
         return _why_unbelieved(certificate, look.asked_at, error)
     if look.tls_version in _OLD_TLS:
         return "tls-too-old", f"The host speaks {look.tls_version} on {port}, and nothing newer.", None
@@ -151,7 +153,7 @@ def _why_unbelieved(certificate: CertificateLook, now: datetime, error: MspError
             f"The certificate begins to be valid only {certificate.not_before:%Y-%m-%d}.",
             None,
         )
-    if "too weak" in error.detail:
+    if error.code == "certificate-weak":
         how = f"{certificate.key}, {certificate.signature or 'no digest'}"
         return "certificate-weak", f"The certificate is too weak to be believed ({how}).", None
     if certificate.self_signed:

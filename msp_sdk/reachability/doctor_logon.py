@@ -18,6 +18,7 @@ from msp_sdk.errors import (
 )
 from msp_sdk.models.finding import STEPS, Finding, Step, fine, not_looked_at, remark, trouble
 from msp_sdk.models.reason import reason_of
+from msp_sdk.windows.channel import CERTIFICATE_REASONS
 from msp_sdk.windows.identity import HostIdentity
 from msp_sdk.windows.ways import Way
 
@@ -64,7 +65,7 @@ def _step_of(error: MspError) -> Step:
         return "identity"
     if error.code in ("language-restricted", "unsupported-os") or isinstance(error, ScriptFailedError):
         return "powershell"
-    return "logon" if error.code.startswith("certificate-") or error.code == "bad-trusted-ca" else "shell"
+    return "logon" if error.code in CERTIFICATE_REASONS or error.code == "bad-trusted-ca" else "shell"
 
 
 def of_shell(

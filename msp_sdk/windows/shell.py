@@ -192,7 +192,7 @@ class WindowsShells:
             UnreachableError: ``no-address``, ``no-answer`` (silence), ``winrm-closed`` (refused), ``connection-lost``.
             WrongHostError: It showed another machine's certificate. (Which machine it is comes with the first script.)
             EncryptionRefusedError: There is no encrypted way; nothing was sent in clear.
-            WindowsError: ``certificate-untrusted``, ``quota-exceeded``, or what the host said.
+            WindowsError: ``certificate-untrusted`` and its like, ``quota-exceeded``, or what the host said.
             LogonNotAllowedError: A rule or the ledger said no; nothing was sent.
             LogonRejectedError: The password was refused; this version of the credential has ended.
             LogonError: Kerberos did not come about for a reason that NTLM must not go around (``clock-skew`` and

@@ -134,6 +134,7 @@ class _Screen:
 @contextlib.asynccontextmanager
 async def _open_doctor(options: argparse.Namespace) -> AsyncIterator[tuple[HostDoctor, Credential | None]]:
     from msp_sdk.network.excluded import ExcludedNetworks
+    from msp_sdk.network.kdcs import kdcs_of
     from msp_sdk.reachability.doctor import DoctorOptions, HostDoctor
     from msp_sdk.windows.shell import HostPolicy, WindowsShells
 
@@ -158,7 +159,8 @@ async def _open_doctor(options: argparse.Namespace) -> AsyncIterator[tuple[HostD
         elif credential.is_domain and domain is not None:
             directory = _AskingDirectory(domain, ledger, options)
             stack.push_async_callback(directory.aclose)
-        shells = WindowsShells(ledger, policy=lambda: policy)
+        domains = () if domain is None else (domain,)
+        shells = WindowsShells(ledger, policy=lambda: policy, kdcs=lambda wanted: kdcs_of(domains, wanted))
         stack.push_async_callback(shells.aclose)
         yield (
             HostDoctor(

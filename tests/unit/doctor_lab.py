@@ -24,7 +24,7 @@ from msp_sdk.models.domain import Domain
 from msp_sdk.models.finding import Examination
 from msp_sdk.models.target import Target
 from msp_sdk.network.excluded import ExcludedNetworks
-from msp_sdk.network.kerberos_tickets import Kdcs
+from msp_sdk.network.kdcs import Kdcs
 from msp_sdk.network.resolver import Resolver, ResolverOptions
 from msp_sdk.reachability.doctor import DoctorOptions, HostDoctor
 from msp_sdk.testing.certificates import IssuedCertificate

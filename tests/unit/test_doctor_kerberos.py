@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from msp_sdk.errors import WireError
 from msp_sdk.models.domain import Domain, DomainController
 from msp_sdk.models.finding import STEPS, Examination, Finding, Step
-from msp_sdk.network.kerberos_tickets import Kdc
+from msp_sdk.network.kdcs import Kdc
 from msp_sdk.reachability.doctor_kdc import ask_kdc_for_time, parse_time
 from msp_sdk.testing.dns import DnsZone
 from msp_sdk.testing.loopback import take_address
@@ -42,6 +43,12 @@ def password_uses(kerberos: KerberosLab) -> int:
     """How often the account's password was proven to the KDC, rightly or not."""
     lines = [line for line in kerberos.kdc.requests("AS_REQ") if "svc@" in line]
     return sum("NEEDED_PREAUTH" not in line for line in lines)
+
+
+def clocks(examined: Examination) -> list[str]:
+    """Whose clocks were told, and agree."""
+    ahead = cast("dict[str, int]", found(examined, "clock").evidence["controllers_ahead_s"])
+    return [name for name, skew_s in ahead.items() if abs(skew_s) < 60]
 
 
 def found(examined: Examination, step: Step) -> Finding:
@@ -74,7 +81,7 @@ def test_host_is_logged_on_to_by_kerberos_and_the_password_goes_to_the_kdc_once(
     assert examined.ok
     assert found(examined, "rules").evidence["mechanism"] == "kerberos"
     assert found(examined, "logon").evidence["service"] == "host"
-    assert found(examined, "clock").evidence["controllers_ahead_s"] == {"dc1": 0}
+    assert clocks(examined) == ["dc1"]
     assert password_uses(kerberos) == 1
 
 
@@ -113,4 +120,17 @@ def test_kdcs_are_the_domains_controllers_where_nobody_logs_on(lab: DoctorLab, k
     examined = lab.examine()
     assert examined.ok
     # LDAP is not there; the KDC tells the same clock.
-    assert found(examined, "clock").evidence["controllers_ahead_s"] == {"dc1.corp.example": 0}
+    assert clocks(examined) == ["dc1.corp.example"]
+
+
+def test_host_that_the_kdc_does_not_know_is_told_as_the_reason_against_ntlm(lab: DoctorLab, kerberos: KerberosLab):
+    # Kerberos cannot apply, and NTLM without TLS is forbidden: the host sees no logon.
+    stranger = kerberos.member("SRV2", https=False)
+    lab.host = stranger
+    lab.zone.add_address("srv2", stranger.address)
+    lab.asked = "srv2.corp.example"
+    examined = lab.examine()
+    assert (examined.verdict.step, examined.verdict.code) == ("logon", "ntlm-not-allowed")
+    assert "does not know this service" in examined.verdict.title
+    assert "servicePrincipalName" in examined.verdict.remedy
+    assert lab.logon_count == 0
