@@ -106,8 +106,8 @@ def demo(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Ratios within one run; nothing is asserted. ``nox -s bench -- directory`` runs that one alone."""
     chosen, options = (session.posargs[0], session.posargs[1:]) if session.posargs else ("", ())
-    if chosen not in ("", "ratios", "directory"):
-        session.error("there are two: `nox -s bench -- ratios` and `nox -s bench -- directory`; --help tells more")
+    if chosen not in ("", "ratios", "directory", "probe"):
+        session.error("`nox -s bench -- ` takes ratios, directory or probe; --help after it tells more")
     install_package(session, *TEST_TOOLS)
     if chosen in ("", "ratios"):
         session.run("pytest", "tests/bench", "--benchmark-only", "--benchmark-group-by=group", *options)
@@ -119,6 +119,8 @@ def bench(session: nox.Session) -> None:
                 # Its output says why; the bench says again what it did without.
                 session.warn(f"{peer} is left out. To build it: apt-get install -y {BENCH_HEADERS}")
         session.run("python", "-m", "tests.bench.directory", *options)
+    if chosen in ("", "probe"):
+        session.run("python", "-m", "tests.bench.probe", *options)
 
 
 @nox.session(reuse_venv=False)

@@ -99,13 +99,15 @@ class DoorProber:
             places: Addresses and ports; may be empty. What is no address comes back as ``failed``.
         """
         wanted = []
+        address, state = "", self._judge("")
         for place in places:
-            if not _can_be_asked(place):
-                yield Door(*place, "failed", "EINVAL")
-            elif self.options.excluded.covers(place[0]):
-                yield Door(*place, "excluded")
-            else:
+            if place[0] != address:
+                address = place[0]
+                state = self._judge(address)
+            if state is None and 0 < place[1] <= _MAX_PORT:
                 wanted.append(place)
+            else:
+                yield Door(*place, "excluded") if state == "excluded" else Door(*place, "failed", "EINVAL")
         if not wanted:
             return
         job, left = Job(wanted, self.options.timeout_s), len(wanted)
@@ -121,14 +123,20 @@ class DoorProber:
             if left:
                 await asyncio.shield(self.pace.connects.cancel(job))
 
+    def _judge(self, address: str) -> DoorState | None:
+        """How the doors of an address are found without being asked; None when they are asked."""
+        if not _is_address(address):
+            return "failed"
+        return "excluded" if self.options.excluded.covers(address) else None
 
-def _can_be_asked(place: Place) -> bool:
+
+def _is_address(text: str) -> bool:
     """True for an address in its one spelling: the system would look a name up, and read 10.1 as 10.0.0.1."""
-    address, zone = place[0].partition("%")[::2]
+    address, zone = text.partition("%")[::2]
     try:
         socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
         if zone and not zone.isdigit():
             socket.if_nametoindex(zone)
     except (OSError, ValueError):
         return False
-    return 0 < place[1] <= _MAX_PORT
+    return True

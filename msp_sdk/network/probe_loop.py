@@ -1,7 +1,7 @@
 """Thousands of TCP connects under way at once: one thread, one epoll, and nothing left over when it is done.
 
 The thread begins with the first job and ends with the last one. Each connect is one non-blocking socket in
-``select.epoll`` and one entry in a heap of deadlines; what is found out is handed to the caller's event loop in
+``select.epoll`` and one entry in a queue of deadlines; what is found out is handed to the caller's event loop in
 batches. A job that is cancelled loses its sockets at once.
 
 A door that stood open is closed with a reset. Nothing was sent over the connection, so nothing is lost by it; neither
@@ -214,7 +214,8 @@ class _Round:
         self._throttle = owner.throttle
         self._jobs: deque[Job] = deque()  # those with something to begin, in turn
         self._knocks: dict[int, _Knock] = {}
-        self._deadlines: list[tuple[float, int]] = []
+        # A queue for each patience: in each of them who came first ends first.
+        self._deadlines: dict[float, deque[tuple[float, int]]] = {}
         self._later: list[tuple[float, int, Job, Place, float]] = []
         self._serial = 0
         self._most = self._room = owner.room()
@@ -290,8 +291,7 @@ class _Round:
     def _patience(self, now: float, wait_s: float | None) -> float:
         """How long to wait for events; -1 is for ever."""
         ends = [] if wait_s is None else [now + wait_s]
-        if self._deadlines:
-            ends.append(self._deadlines[0][0])
+        ends += [queue[0][0] for queue in self._deadlines.values()]
         if self._later:
             ends.append(self._later[0][0])
         if self._found or self._told:
@@ -335,7 +335,10 @@ class _Round:
             self._knocks[descriptor] = _Knock(knocker, job, place, deadline)
             # Once only: should a child process hold a copy of the socket, its closing is not the end of its events.
             poll.register(descriptor, select.EPOLLOUT | select.EPOLLONESHOT)
-            heapq.heappush(self._deadlines, (deadline, descriptor))
+            queue = self._deadlines.get(job.timeout_s)
+            if queue is None:
+                queue = self._deadlines[job.timeout_s] = deque()
+            queue.append((deadline, descriptor))
         elif code in _SHORTAGE:
             if knocker is not None:
                 knocker.close()
@@ -390,14 +393,17 @@ class _Round:
         self._finish(job, place, state, detail)
 
     def _expire(self, now: float) -> None:
-        while self._deadlines and self._deadlines[0][0] <= now:
-            deadline, descriptor = heapq.heappop(self._deadlines)
-            knock = self._knocks.get(descriptor)
-            # The number may belong to a later socket by now.
-            if knock is not None and knock.deadline <= deadline:
-                del self._knocks[descriptor]
-                knock.socket.close()
-                self._finish(knock.job, knock.place, "silent", "")
+        for timeout_s, queue in tuple(self._deadlines.items()):
+            while queue and queue[0][0] <= now:
+                deadline, descriptor = queue.popleft()
+                knock = self._knocks.get(descriptor)
+                # The number may belong to a later socket by now.
+                if knock is not None and knock.deadline <= deadline:
+                    del self._knocks[descriptor]
+                    knock.socket.close()
+                    self._finish(knock.job, knock.place, "silent", "")
+            if not queue:
+                del self._deadlines[timeout_s]
 
     def _finish(self, job: Job, place: Place, state: DoorState, detail: str) -> None:
         if not self._found:

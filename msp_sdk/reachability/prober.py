@@ -33,7 +33,7 @@ Resolve = Callable[[str], Awaitable[Sequence[str]]]
 # The port of WinRM over HTTPS; the only one that counts where a person demands HTTPS.
 _HTTPS_PORT = 5986
 _FOUND = ("doors", "reachable", "unreachable_reason")
-_HOSTS_AT_ONCE = 512
+_HOSTS_AT_ONCE = 2048
 # A machine with dozens of addresses is asked for signs of life at the first few.
 _LIFE_AT = 4
 
