@@ -58,7 +58,10 @@ def test_extras(session: nox.Session) -> str:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests; arguments after ``--`` go to pytest."""
-    install_package(session, *TEST_TOOLS, extras=test_extras(session))
+    extras = test_extras(session)
+    # pywinrm as its users have it for Kerberos; ours needs none of that.
+    foreign = ("pywinrm[kerberos]",) if "kerberos" in extras else ()
+    install_package(session, *TEST_TOOLS, *foreign, extras=extras)
     # They wait for real servers more than they compute; a file stays together, because its tests share a controller.
     # In the order of their names the slow ones, of few tests each, come before the many quick ones of `unit`.
     session.run("pytest", *(session.posargs or ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")))
@@ -106,8 +109,8 @@ def demo(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Ratios within one run; nothing is asserted. ``nox -s bench -- directory`` runs that one alone."""
     chosen, options = (session.posargs[0], session.posargs[1:]) if session.posargs else ("", ())
-    if chosen not in ("", "ratios", "directory", "probe"):
-        session.error("`nox -s bench -- ` takes ratios, directory or probe; --help after it tells more")
+    if chosen not in ("", "ratios", "directory", "probe", "windows"):
+        session.error("`nox -s bench -- ` takes ratios, directory, probe or windows; --help after it tells more")
     install_package(session, *TEST_TOOLS)
     if chosen in ("", "ratios"):
         session.run("pytest", "tests/bench", "--benchmark-only", "--benchmark-group-by=group", *options)
@@ -121,6 +124,8 @@ def bench(session: nox.Session) -> None:
         session.run("python", "-m", "tests.bench.directory", *options)
     if chosen in ("", "probe"):
         session.run("python", "-m", "tests.bench.probe", *options)
+    if chosen in ("", "windows"):
+        session.run("python", "-m", "tests.bench.windows", *options)
 
 
 @nox.session(reuse_venv=False)

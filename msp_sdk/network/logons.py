@@ -36,6 +36,7 @@ from attrs import field, frozen, mutable
 from msp_sdk.errors import ConfigError, LogonNotAllowedError, NotAuthorisedHereError, StateError
 from msp_sdk.models.credential import Credential, CredentialState
 from msp_sdk.models.reason import REASONS, reason
+from msp_sdk.network.kept_connections import KeptConnections
 from msp_sdk.network.turns import Turns, cancelled_error
 
 LogonPlace = Literal["controller", "host"]
@@ -141,6 +142,7 @@ class LogonLedger:
         self._clock = clock
         self._process = _process_name(os.getpid())
         self._turns = Turns()
+        self._kept = KeptConnections(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -423,7 +425,8 @@ class LogonLedger:
     # The file.
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+        # It may be kept and used by another thread the next time, never by two at once.
+        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             # What is written here must outlive a power cut: a forgotten strike is a strike too many.
@@ -435,9 +438,15 @@ class LogonLedger:
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
+        """A connection that was kept, or a new one. One on which anything went wrong is not kept."""
         try:
-            with closing(self._connect()) as connection:
+            connection = self._kept.take() or self._connect()
+            try:
                 yield connection
+            except BaseException:
+                connection.close()
+                raise
+            self._kept.give_back(connection)
         except sqlite3.Error as error:
             raise ConfigError(
                 f"the logon ledger {self._path} cannot be used: {error}.",

@@ -1,6 +1,8 @@
 """A Windows estate without Windows, on loopback and without root: for tests of programs that use the SDK.
 
-* :class:`Estate` runs a whole site from an :class:`EstateSpec`: controllers, DNS, Windows hosts.
+* :class:`Estate` runs a whole site from an :class:`EstateSpec`: controllers, DNS, Windows hosts. ``Estate.build`` draws
+  one from a seed, with the trouble in it that is asked for (:mod:`~msp_sdk.testing.estate_faults`).
+* :mod:`~msp_sdk.testing.pytest_plugin` has all of this as fixtures.
 * :class:`LdapServer` is one controller alone. It holds a :class:`DirectorySpec`; :func:`make_computer_entry` and
   :func:`make_entry` fill that.
 * :class:`WsmanHost` is WinRM of one :class:`Machine`.

@@ -19,8 +19,9 @@ import hashlib
 import ipaddress
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
@@ -36,17 +37,47 @@ _COMMON_NAME_MAX = 64
 
 
 @frozen
+class _Signed:
+    """A certificate and its key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+
 class IssuedCertificate:
-    """A server's certificate and key, both PEM; ``sha256`` is over the DER, lower-case hex."""
+    """A server's certificate and key. It is signed when it is first asked for: a whole site of them costs little.
 
-    cert_pem: bytes
-    key_pem: bytes = field(repr=False)
-    sha256: str
+    Two are equal if they are one.
+    """
 
-    @property
+    def __init__(self, sign: Callable[[], _Signed]) -> None:
+        self._sign = sign
+
+    @cached_property
+    def _signed(self) -> _Signed:
+        return self._sign()
+
+    @cached_property
+    def cert_pem(self) -> bytes:
+        """The certificate as PEM."""
+        return self._signed.certificate.public_bytes(serialization.Encoding.PEM)
+
+    @cached_property
+    def key_pem(self) -> bytes:
+        """The key as PEM, without a password."""
+        return self._signed.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+    @cached_property
     def der(self) -> bytes:
         """The certificate as DER."""
-        return ssl.PEM_cert_to_DER_cert(self.cert_pem.decode("ascii"))
+        return self._signed.certificate.public_bytes(serialization.Encoding.DER)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Over the DER, lower-case hex."""
+        return hashlib.sha256(self.der).hexdigest()
 
     def write(self, folder: Path, name: str) -> tuple[Path, Path]:
         """Write ``name.pem`` and ``name.key`` with mode 0600 and return both paths."""
@@ -58,6 +89,19 @@ class IssuedCertificate:
         with TemporaryDirectory(prefix="msp-tls-") as folder:
             cert, key = self.write(Path(folder), "server")
             context.load_cert_chain(cert, key)
+        return context
+
+    def late_context(self) -> ssl.SSLContext:
+        """As :meth:`server_context`, but nothing is signed or read before the first client says hello."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        made: list[ssl.SSLContext] = []
+
+        def said_hello(session: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+            if not made:
+                made.append(self.server_context())
+            session.context = made[0]
+
+        context.sni_callback = said_hello
         return context
 
 
@@ -92,35 +136,35 @@ class EstateCA:
         """SHA-256 over the root's DER, lower-case hex."""
         return _digest(self._certificate)
 
-    def issue(self, names: Sequence[str], addresses: Sequence[str] = ()) -> IssuedCertificate:
-        """Sign a server certificate.
+    def issue(
+        self, names: Sequence[str], addresses: Sequence[str] = (), *, until: datetime | None = None
+    ) -> IssuedCertificate:
+        """A server certificate, signed when it is first asked for.
 
         Args:
             names: DNS names, the first one also as common name; with none (and no address) the certificate has no
                 ``subjectAltName``, like the one that Samba makes for itself.
             addresses: IP addresses that it is valid for too.
+            until: When it expires; in a year when it is left out. It may be past.
         """
+        return IssuedCertificate(lambda: self._sign(names, addresses, until))
+
+    def _sign(self, names: Sequence[str], addresses: Sequence[str], until: datetime | None) -> _Signed:
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = (
-            _builder(_name(names[0] if names else "server"), self._certificate.subject, key.public_key())
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-        )
-        alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
-        alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
-        if alternatives:
-            builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        certificate = builder.sign(self._key, hashes.SHA256())
-        return IssuedCertificate(
-            cert_pem=certificate.public_bytes(serialization.Encoding.PEM),
-            key_pem=key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            ),
-            sha256=_digest(certificate),
-        )
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = _server_builder(names, addresses, self._certificate.subject, key, until=until)
+        return _Signed(builder.add_extension(identifier, critical=False).sign(self._key, hashes.SHA256()), key)
+
+
+def issue_self_signed(names: Sequence[str], addresses: Sequence[str] = ()) -> IssuedCertificate:
+    """A server certificate signed by its own key, as ``winrm quickconfig`` and many an administrator make one."""
+
+    def sign() -> _Signed:
+        key = ec.generate_private_key(ec.SECP256R1())
+        issuer = _name(names[0] if names else "server")
+        return _Signed(_server_builder(names, addresses, issuer, key).sign(key, hashes.SHA256()), key)
+
+    return IssuedCertificate(sign)
 
 
 def write_private(path: Path, content: bytes) -> Path:
@@ -141,8 +185,11 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:_COMMON_NAME_MAX])])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, until: datetime | None = None
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
+    end = until or now + timedelta(days=_VALID_DAYS)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -150,9 +197,31 @@ def _builder(subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurve
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
         # An hour back: the clocks of an estate differ.
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=_VALID_DAYS))
+        .not_valid_before(min(now, end) - timedelta(hours=1))
+        .not_valid_after(end)
     )
+
+
+def _server_builder(
+    names: Sequence[str],
+    addresses: Sequence[str],
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    until: datetime | None = None,
+) -> x509.CertificateBuilder:
+    builder = (
+        _builder(_name(names[0] if names else "server"), issuer, key.public_key(), until)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
+    alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+    if alternatives:
+        builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+    return builder
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:

@@ -21,6 +21,9 @@ UAC_WORKSTATION = 0x1000
 UAC_CONTROLLER = 0x2000 | 0x80000
 UAC_READ_ONLY_CONTROLLER = 0x0400_0000 | 0x1000
 
+# Of every domain here; what stands behind it numbers the accounts.
+DOMAIN_SID = "S-1-5-21-1111-2222-3333"
+
 Value = str | bytes | int
 
 
@@ -80,7 +83,7 @@ def make_computer_entry(
         "name": name,
         "sAMAccountName": f"{name[:15].upper()}$",
         "objectGUID": identity.bytes_le,
-        "objectSid": render_sid(f"S-1-5-21-1111-2222-3333-{1100 + identity.int % 1_000_000}"),
+        "objectSid": render_sid(f"{DOMAIN_SID}-{1100 + identity.int % 1_000_000}"),
         "userAccountControl": uac,
         "primaryGroupID": 516 if controller else 515,
         "whenCreated": ((seen_at or now) - timedelta(days=400)).strftime("%Y%m%d%H%M%S.0Z"),

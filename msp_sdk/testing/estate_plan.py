@@ -1,35 +1,40 @@
 """What an estate is made of: a clinic's computers as the field really is, and the truth about each.
 
 Pure: the same arguments give the same computers. The truth is what a product must find out by itself.
+:func:`plan_computers` is the clinic of the demo; :mod:`~msp_sdk.testing.estate_site` draws sites from a seed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from msp_sdk.errors import ConfigError
 
-Door = Literal["https", "http", "closed", "silent", "none"]
+Door = Literal["https", "http", "both", "closed", "silent", "none"]
+ShownCertificate = Literal["own", "other", "self-signed", "expired"]
 AGENT = "agent"
 LEAST_COMPUTERS = 12
 # Each host takes some of a process's files; the usual hard limit allows about this many.
 MOST_COMPUTERS = 2500
+# Windows gives accounts of an administrator's making numbers from 1000 on; the first ones are people's.
+FIRST_RID = 1100
 
-_SERVER_OS = (
+SERVER_SYSTEMS = (
     ("Windows Server 2022 Standard", "10.0 (20348)"),
     ("Windows Server 2019 Standard", "10.0 (17763)"),
     ("Windows Server 2016 Datacenter", "10.0 (14393)"),
 )
-_WORKSTATION_OS = (
+WORKSTATION_SYSTEMS = (
     ("Windows 11 Pro", "10.0 (26100)"),
     ("Windows 10 Enterprise", "10.0 (19045)"),
     ("Windows 11 Enterprise", "10.0 (22631)"),
 )
-_SERVER_NAMES = ("FILE", "APP", "PRINT", "SQL", "RDS", "BACKUP", "IMAGING", "HR")
-_ROOMS = ("RECEPTION", "WARD", "LAB", "OFFICE", "EXAM")
+SERVER_NAMES = ("FILE", "APP", "PRINT", "SQL", "RDS", "BACKUP", "IMAGING", "HR")
+ROOMS = ("RECEPTION", "WARD", "LAB", "OFFICE", "EXAM")
 
 
 @frozen
@@ -38,10 +43,19 @@ class PlannedComputer:
 
     Attributes:
         address: What DNS says of it; None when DNS knows nothing.
-        door: What stands behind the address: WinRM over ``https`` or ``http``, a ``closed`` port, ``silent`` packets
-            that nobody answers, or ``none``: another machine lives at this address.
-        truth: ``agent``, or the reason code why it can have none.
+        door: What stands behind the address: WinRM over ``https``, ``http`` or ``both``, a ``closed`` port, ``silent``
+            packets that nobody answers, or ``none``: another machine lives at this address.
+        truth: ``agent``, or the reason code why it can have none; at a site that trusts the estate's CA and allows
+            NTLM.
         administrable: The service account is a local administrator.
+        rid: The last part of the SID of its account; unique in an estate.
+        description: What the directory says of it.
+        troubles: What is wrong, in the order in which one meets it; names of :data:`~.estate_faults.TROUBLES`.
+        decided_by: The one among them that decides the truth; None when all that is wrong is got over.
+        or_else: Other codes than ``truth`` that are right to find, where an honest program may give up.
+        certificate: What it shows over TLS: its ``own``, one for ``other`` names, …
+        machine_name: What the machine calls itself, where that is not its account's name.
+        machine_rid: Which account the machine takes itself for, where that is not this one.
     """
 
     name: str
@@ -54,6 +68,34 @@ class PlannedComputer:
     enabled: bool = True
     last_seen_at: datetime | None = None
     administrable: bool = True
+    rid: int = 0
+    description: str | None = None
+    troubles: tuple[str, ...] = ()
+    decided_by: str | None = None
+    or_else: tuple[str, ...] = ()
+    certificate: ShownCertificate = "own"
+    machine_name: str | None = None
+    machine_rid: int | None = None
+
+
+def number_accounts(plan: Iterable[PlannedComputer]) -> tuple[PlannedComputer, ...]:
+    """Give each account its own identifier, in order."""
+    return tuple(evolve(entry, rid=FIRST_RID + number) for number, entry in enumerate(plan))
+
+
+def check_count(count: int) -> None:
+    """Whether an estate can have so many computers.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if not LEAST_COMPUTERS <= count <= MOST_COMPUTERS:
+        raise ConfigError(f"an estate has {LEAST_COMPUTERS} to {MOST_COMPUTERS} computers, not {count}.")
+
+
+def address_of(number: int, network: int) -> str:
+    """The address of the n-th computer; they begin at ``127.<network>.1.1``."""
+    return f"127.{network}.{1 + number // 250}.{1 + number % 250}"
 
 
 def plan_computers(count: int, *, network: int, now: datetime) -> tuple[PlannedComputer, ...]:
@@ -70,17 +112,15 @@ def plan_computers(count: int, *, network: int, now: datetime) -> tuple[PlannedC
     Raises:
         ConfigError: Too few computers for an estate that shows anything, or too many for the network.
     """
-    if not LEAST_COMPUTERS <= count <= MOST_COMPUTERS:
-        raise ConfigError(f"an estate has {LEAST_COMPUTERS} to {MOST_COMPUTERS} computers, not {count}.")
+    check_count(count)
     numbers = iter(range(count))
 
     def address() -> str:
-        number = next(numbers)
-        return f"127.{network}.{1 + number // 250}.{1 + number % 250}"
+        return address_of(next(numbers), network)
 
     seen = now - timedelta(days=2)
     controllers = [
-        PlannedComputer(f"DC{n}", "domain_controller", *_SERVER_OS[0], address(), "closed", "domain-controller",
+        PlannedComputer(f"DC{n}", "domain_controller", *SERVER_SYSTEMS[0], address(), "closed", "domain-controller",
                         last_seen_at=seen)
         for n in (1, 2)
     ]  # fmt: skip
@@ -91,23 +131,23 @@ def plan_computers(count: int, *, network: int, now: datetime) -> tuple[PlannedC
     odd = [
         PlannedComputer("LNX-PACS", "other", "Red Hat Enterprise Linux", "9.4", address(), "closed", "not-windows",
                         last_seen_at=seen),
-        PlannedComputer("PC-LEFT-1", "workstation", *_WORKSTATION_OS[1], address(), "closed", "disabled-account",
+        PlannedComputer("PC-LEFT-1", "workstation", *WORKSTATION_SYSTEMS[1], address(), "closed", "disabled-account",
                         enabled=False, last_seen_at=seen),
-        PlannedComputer("PC-LEFT-2", "workstation", *_WORKSTATION_OS[1], None, "none", "disabled-account",
+        PlannedComputer("PC-LEFT-2", "workstation", *WORKSTATION_SYSTEMS[1], None, "none", "disabled-account",
                         enabled=False, last_seen_at=seen),
         PlannedComputer("PC-FORGOTTEN", "workstation", "Windows 7 Professional", "6.1 (7601)", None, "none", "stale",
                         last_seen_at=now - timedelta(days=700)),
         PlannedComputer("PC-ORDERED", "other", None, None, None, "none", "new"),
         # Its A record was never cleaned up: the address belongs to a server now.
-        PlannedComputer("PC-MOVED", "workstation", *_WORKSTATION_OS[0], occupied, "none", "wrong-host",
+        PlannedComputer("PC-MOVED", "workstation", *WORKSTATION_SYSTEMS[0], occupied, "none", "wrong-host",
                         last_seen_at=seen),
     ]  # fmt: skip
-    return (*controllers, *servers, *workstations, *odd)
+    return number_accounts((*controllers, *servers, *workstations, *odd))
 
 
 def _server(number: int, address: str, seen: datetime) -> PlannedComputer:
-    name = f"{_SERVER_NAMES[number % len(_SERVER_NAMES)]}{number // len(_SERVER_NAMES) + 1:02d}"
-    os_name, os_version = _SERVER_OS[number % len(_SERVER_OS)]
+    name = f"{SERVER_NAMES[number % len(SERVER_NAMES)]}{number // len(SERVER_NAMES) + 1:02d}"
+    os_name, os_version = SERVER_SYSTEMS[number % len(SERVER_SYSTEMS)]
     doors: tuple[Door, ...] = ("https", "http", "https", "http", "https", "silent", "http", "closed")
     door = doors[number % len(doors)]
     administrable = number % len(doors) != 6  # noqa: PLR2004 (the imaging server, which its vendor administers)
@@ -119,8 +159,8 @@ def _server(number: int, address: str, seen: datetime) -> PlannedComputer:
 
 
 def _workstation(number: int, address: str, seen: datetime) -> PlannedComputer:
-    name = f"{_ROOMS[number % len(_ROOMS)]}-{number // len(_ROOMS) + 1:02d}"
-    os_name, os_version = _WORKSTATION_OS[number % len(_WORKSTATION_OS)]
+    name = f"{ROOMS[number % len(ROOMS)]}-{number // len(ROOMS) + 1:02d}"
+    os_name, os_version = WORKSTATION_SYSTEMS[number % len(WORKSTATION_SYSTEMS)]
     # Most workstations have WinRM closed; some are asleep.
     doors: tuple[Door, ...] = ("https", "closed", "closed", "silent", "http", "closed", "closed", "silent")
     door = doors[number % len(doors)]

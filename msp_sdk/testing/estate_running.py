@@ -17,40 +17,38 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, field, mutable
 
-from msp_sdk.directory.entry import parse_sid, render_sid
 from msp_sdk.errors import ConfigError
+from msp_sdk.models.credential import Credential, TrustedCertificate
 from msp_sdk.models.package import AgentPackage
+from msp_sdk.secret import Secret
 from msp_sdk.testing.accounts import DISABLED, Account, Accounts
 from msp_sdk.testing.builders import SERVICE_NAME
 from msp_sdk.testing.certificates import EstateCA
 from msp_sdk.testing.directory import LdapServer
-from msp_sdk.testing.directory_data import (
-    UAC_CONTROLLER,
-    UAC_DISABLED,
-    UAC_WORKSTATION,
-    DirectoryEntry,
-    make_computer_entry,
-)
+from msp_sdk.testing.directory_data import UAC_DISABLED, UAC_WORKSTATION, DirectoryEntry
 from msp_sdk.testing.directory_filter import split_dn
 from msp_sdk.testing.directory_spec import DirectorySpec
 from msp_sdk.testing.dns import DnsServer, DnsZone
+from msp_sdk.testing.estate_faults import TROUBLES
+from msp_sdk.testing.estate_hosts import HTTP_PORT, HTTPS_PORT, make_planned_entry, make_planned_host
 from msp_sdk.testing.estate_plan import AGENT, PlannedComputer
+from msp_sdk.testing.violations import violations_of
 from msp_sdk.testing.windows_host import Machine
 from msp_sdk.testing.wsman import WsmanHost
+from msp_sdk.windows.doors import HostPolicy
 from msp_sdk.wire.converter import encode_bytes, unstructure
 
 if TYPE_CHECKING:
     from msp_sdk.testing.estate import EstateSpec
 
-HTTP_PORT = 5985
-HTTPS_PORT = 5986
+__all__ = ["HTTPS_PORT", "HTTP_PORT", "RunningEstate"]
+
 # What Windows takes as a computer's name.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,13}[A-Za-z0-9])?", re.ASCII)
 # Newcomers live beyond the addresses of the plan: 127.<network>.<this>.x.
 _NEWCOMERS = 200
 # Beyond the identifiers of the computers that were there from the start.
 _FIRST_NEW_RID = 2_000_000
-_UNITS = {"server": "OU=Servers", "workstation": "OU=Workstations", "domain_controller": "OU=Domain Controllers"}
 
 
 @mutable(eq=False)
@@ -96,9 +94,45 @@ class RunningEstate:
             "computers": self.computer_facts(),
         }
 
+    def domain_credential(self) -> Credential:
+        """The account that the partner has, the controllers' certificates listed; no controller has taken it yet."""
+        secret = Secret(self.credential.password)
+        return Credential(
+            "estate",
+            1,
+            "service_account",
+            self.credential.upn,
+            lambda: secret,
+            domain_name=self.spec.domain,
+            netbios_name=self.spec.netbios_name,
+            trusted_certificates=tuple(
+                TrustedCertificate(sha256=server.certificate_sha256) for server in self.directories
+            ),
+        )
+
+    def host_policy(self) -> HostPolicy:
+        """The policy by which the truth of each computer is said: the estate's CA is trusted, NTLM is allowed."""
+        return HostPolicy(allow_ntlm=True, trusted_cas=(self.ca.pem.decode(),))
+
     def computer_facts(self) -> list[dict[str, Any]]:
         """Each computer as ``{"name": …, "role": …, "truth": …}``."""
         return [{"name": entry.name, "role": entry.role, "truth": entry.truth} for entry in self.plan]
+
+    def trouble_facts(self) -> dict[str, dict[str, Any]]:
+        """By name: what is wrong, what is right to find, and what else is right."""
+        return {
+            entry.name: {
+                "truth": entry.truth,
+                "or_else": list(entry.or_else),
+                "troubles": list(entry.troubles),
+                "layer": TROUBLES[entry.decided_by].layer if entry.decided_by else None,
+            }
+            for entry in self.plan
+        }
+
+    def violations(self) -> tuple[str, ...]:
+        """What must never happen, and did: see :mod:`msp_sdk.testing.violations`."""
+        return violations_of(self.hosts.values(), self.accounts)
 
     def account_facts(self) -> list[dict[str, Any]]:
         """Each account's count of bad passwords and all of its logons."""
@@ -114,7 +148,10 @@ class RunningEstate:
         ]
 
     def machine_facts(self) -> dict[str, dict[str, Any]]:
-        """By name: does the agent run there, how often was which script answered, what must never have happened."""
+        """By name: does the agent run there, how often was which script answered, what must never have happened.
+
+        Logons and connections count from the start; shells are those that are open.
+        """
         facts = {}
         for name, host in self.hosts.items():
             service = host.machine.services.find(SERVICE_NAME)
@@ -125,6 +162,9 @@ class RunningEstate:
                 "agent_running": service is not None and service.state == "running",
                 "scripts": counts,
                 "violations": list(host.machine.violations),
+                "connections": host.connection_count,
+                "logons": host.logon_count,
+                "shells": len(host.shells.shells),
             }
         return facts
 
@@ -137,14 +177,12 @@ class RunningEstate:
             ConfigError: The name is taken, or none that Windows takes.
         """
         self._check_free(name)
-        entry = PlannedComputer(name, "workstation", None, None, None, "none", "new")
-        made = make_planned_entry(entry, self.spec.domain)
         self._newcomers_count += 1
         # Another computer than one of the same name that was there before.
-        identity = {
-            "objectGUID": (uuid.uuid4().bytes_le,),
-            "objectSid": (render_sid(f"S-1-5-21-1111-2222-3333-{_FIRST_NEW_RID + self._newcomers_count}"),),
-        }
+        rid = _FIRST_NEW_RID + self._newcomers_count
+        entry = PlannedComputer(name, "workstation", None, None, None, "none", "new", rid=rid)
+        made = make_planned_entry(entry, self.spec.domain)
+        identity = {"objectGUID": (uuid.uuid4().bytes_le,)}
         self._directory.put(DirectoryEntry(made.dn, {**made.attributes, **identity}))
         self.plan = (*self.plan, entry)
 
@@ -227,23 +265,16 @@ class RunningEstate:
 
     async def start_host(self, entry: PlannedComputer, machine: Machine | None = None) -> None:
         """Open WinRM of a computer at its address; it closes with the estate."""
-        machine = machine or Machine(
-            name=entry.name,
-            domain=self.spec.netbios_name,
-            dns_domain=self.spec.domain,
-            sid=parse_sid(self._held(entry).attributes["objectSid"][0]),
-            os_name=entry.os_name or "",
-        )
-        https = entry.door == "https"
-        host = WsmanHost(
-            machine,
+        host = make_planned_host(
+            entry,
             self.accounts,
-            address=entry.address or "",
-            http_port=None if https else HTTP_PORT,
-            https_port=HTTPS_PORT if https else None,
-            certificate=self.ca.issue([f"{entry.name.lower()}.{self.spec.domain}"]) if https else None,
+            self.ca,
+            domain=self.spec.domain,
+            netbios_name=self.spec.netbios_name,
+            machine=machine,
         )
-        host.faults.script_delay_s = self.spec.delay_s
+        if self.spec.delay_s:
+            host.faults.script_delay_s = self.spec.delay_s
         self.hosts[entry.name] = await self._stack.enter_async_context(host)
 
     @property
@@ -278,17 +309,3 @@ class RunningEstate:
         taken = name.casefold().encode()
         if any(held.folded.get("name", (b"",))[0].lower() == taken for held in self._directory.entries):
             raise ConfigError(f"the name {name} is taken.")
-
-
-def make_planned_entry(entry: PlannedComputer, domain: str) -> DirectoryEntry:
-    """A planned computer as the directory holds it."""
-    uac = UAC_CONTROLLER if entry.role == "domain_controller" else UAC_WORKSTATION
-    return make_computer_entry(
-        entry.name,
-        entry.os_name,
-        domain=domain,
-        os_version=entry.os_version,
-        ou=_UNITS.get(entry.role, "CN=Computers"),
-        seen_at=entry.last_seen_at,
-        uac=uac if entry.enabled else uac | UAC_DISABLED,
-    )

@@ -19,6 +19,7 @@ import spnego.exceptions
 from attrs import frozen
 from spnego._ntlm_raw.crypto import ntowfv1
 from spnego._ntlm_raw.messages import Authenticate, AvId, NTClientChallengeV2
+from spnego._spnego import unpack_token
 
 from msp_sdk.testing.accounts import Account
 
@@ -52,17 +53,24 @@ class NtlmAcceptor:
 
     Args:
         certificate_der: What the client must have bound to; None demands nothing.
+        wrapped: The messages come in tokens of SPNEGO.
+
+    Attributes:
+        answer: What is said to who has proven itself; empty but for SPNEGO.
     """
 
-    def __init__(self, certificate_der: bytes | None) -> None:
+    def __init__(self, certificate_der: bytes | None, *, wrapped: bool = False) -> None:
+        self.answer = b""
         bindings = None
         if certificate_der is not None:
             digest = hashlib.sha256(certificate_der).digest()
             bindings = spnego.channel_bindings.GssChannelBindings(application_data=b"tls-server-end-point:" + digest)
         self._demands_binding = bindings is not None
         with _user_file(""):
+            # Of pyspnego's own code, both.
+            options = spnego.NegotiateOptions.use_negotiate if wrapped else spnego.NegotiateOptions.use_ntlm
             self.context = spnego.server(
-                protocol="ntlm", options=spnego.NegotiateOptions.use_ntlm, channel_bindings=bindings
+                protocol="negotiate" if wrapped else "ntlm", options=options, channel_bindings=bindings
             )
 
     def challenge(self, token: bytes) -> bytes:
@@ -88,12 +96,24 @@ class NtlmAcceptor:
             raise WrongBindingError
         try:
             with _user_file(f"{claim.name}:1:{'0' * 32}:{ntowfv1(account.password).hex().upper()}:[U]:LCT-0\n"):
-                self.context.step(token)
+                self.answer = self.context.step(token) or b""
         except spnego.exceptions.BadBindingsError as error:
             raise WrongBindingError from error
         except spnego.exceptions.SpnegoError:
             return False
         return True
+
+
+def ntlm_in(token: bytes) -> bytes:
+    """The message of NTLM in a token of SPNEGO, or the token itself where it is one; empty where there is none."""
+    if token.startswith(NTLM):
+        return token
+    try:
+        opened = unpack_token(token)
+    except _UNREADABLE:
+        return b""
+    inner = getattr(opened, "mech_token", None) or getattr(opened, "response_token", None) or b""
+    return bytes(inner) if inner.startswith(NTLM) else b""
 
 
 def read_claim(token: bytes) -> Claim:

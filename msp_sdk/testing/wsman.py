@@ -164,7 +164,7 @@ class WsmanHost:
             await asyncio.wait(list(self._tasks))
 
     async def _listen(self, port: int, *, tls: bool) -> None:
-        context = self.certificate.server_context() if tls and self.certificate is not None else None
+        context = self.certificate.late_context() if tls and self.certificate is not None else None
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()

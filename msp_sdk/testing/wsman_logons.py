@@ -15,7 +15,7 @@ from attrs import field, mutable
 
 from msp_sdk.testing.accounts import Account, Accounts
 from msp_sdk.testing.certificates import IssuedCertificate
-from msp_sdk.testing.ntlm import NTLM, NtlmAcceptor, WrongBindingError, read_claim
+from msp_sdk.testing.ntlm import NtlmAcceptor, WrongBindingError, ntlm_in, read_claim
 from msp_sdk.testing.powershell import User
 from msp_sdk.testing.windows_host import Machine
 from msp_sdk.testing.wsman_kerberos import KerberosAcceptor, KerberosKeys
@@ -30,15 +30,15 @@ _TYPE_END = 12
 
 
 class Acceptor(Protocol):
-    """One hand-shake of one connection, then the sealing of its messages.
+    """One hand-shake of one connection, then the sealing of its messages."""
 
-    Attributes:
-        sealed_type: What sealed messages are called on the wire.
-        answer: The last token for the client, for mechanisms that have one; may be empty.
-    """
+    @property
+    def sealed_type(self) -> str:
+        """What sealed messages are called on the wire."""
 
-    sealed_type: str
-    answer: bytes
+    @property
+    def answer(self) -> bytes:
+        """The last token for the client, for mechanisms that have one; may be empty."""
 
     def is_last(self, token: bytes) -> bool:
         """True for the token that is judged; the others are answered by :meth:`challenge`."""
@@ -85,12 +85,13 @@ class Logons:
             return _Basic(self)
         if scheme not in (name.casefold() for name in self.schemes):
             return None
-        if self.kerberos is not None and token.startswith(_GSS_TOKEN):
+        ntlm = ntlm_in(token)
+        if self.kerberos is not None and not ntlm and token.startswith(_GSS_TOKEN):
             kind = _SEALED[scheme]
             return KerberosAcceptor(self.kerberos, self.machine, self.accounts, self.bound_to(tls=tls), kind)
-        if scheme == "negotiate" and token.startswith(NTLM) and len(token) >= _TYPE_END:
-            begins = token[8:_TYPE_END] == struct.pack("<I", 1)
-            return _Ntlm(self, self.bound_to(tls=tls)) if begins else before
+        if scheme == "negotiate" and len(ntlm) >= _TYPE_END:
+            begins = ntlm[8:_TYPE_END] == struct.pack("<I", 1)
+            return _Ntlm(self, self.bound_to(tls=tls), wrapped=ntlm is not token) if begins else before
         return None
 
     def bound_to(self, *, tls: bool) -> bytes | None:
@@ -112,21 +113,24 @@ class Logons:
 
 class _Ntlm:
     sealed_type = _SPNEGO_SEALED
-    answer = b""
 
-    def __init__(self, logons: Logons, bound_to: bytes | None) -> None:
+    def __init__(self, logons: Logons, bound_to: bytes | None, *, wrapped: bool) -> None:
         self._logons = logons
-        self._acceptor = NtlmAcceptor(bound_to)
+        self._acceptor = NtlmAcceptor(bound_to, wrapped=wrapped)
+
+    @property
+    def answer(self) -> bytes:
+        return self._acceptor.answer
 
     def is_last(self, token: bytes) -> bool:
-        return token[8:_TYPE_END] != struct.pack("<I", 1)
+        return ntlm_in(token)[8:_TYPE_END] != struct.pack("<I", 1)
 
     def challenge(self, token: bytes) -> bytes:
         return self._acceptor.challenge(token)
 
     def judge(self, token: bytes) -> User | None:
         try:
-            claim = read_claim(token)
+            claim = read_claim(ntlm_in(token))
         except ValueError:
             return None
         account = self._logons.account(claim.domain, claim.username)

@@ -8,6 +8,7 @@ itself, and hold one of the host's names.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import http.client
 import io
@@ -277,6 +278,7 @@ def _connect(place: Place, timeout_s: float) -> socket.socket:
     return sock
 
 
+@functools.lru_cache(maxsize=64)
 def _context(cas: tuple[str, ...] | None) -> ssl.SSLContext:
     """A TLS context for these CAs alone; for None one that believes nobody and checks nothing, only to look."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -23,6 +23,9 @@ BAD_TIMEOUT_HEADER = 2150858767
 SCHEMA = 2150858817
 MAX_SHELLS = 2150859173
 MAX_OPERATIONS = 2150859174
+MAX_SHELL_USERS = 2150859179
+# Of winerror.h: the processes of a shell are used up.
+NOT_ENOUGH_QUOTA = 1816
 FILE_NOT_FOUND = 2147942402
 
 FaultKind = Literal["error", "shell-lost", "quota", "process-ended", "operation-timeout"]
@@ -58,6 +61,8 @@ _KINDS: Mapping[int, FaultKind] = MappingProxyType(
         INVALID_SELECTORS: "shell-lost",
         MAX_OPERATIONS: "quota",
         MAX_SHELLS: "quota",
+        MAX_SHELL_USERS: "quota",
+        NOT_ENOUGH_QUOTA: "quota",
         PROVIDER_TIMEOUT: "process-ended",
         OPERATION_TIMEOUT: "operation-timeout",
     }
@@ -82,7 +87,7 @@ def error_of(fault: Fault, host: str) -> MspError:
         return NotAuthorisedHereError(
             f"{host} lets this account in but gives it no shell.", code="needs-local-administrator", context=context
         )
-    if fault.code in (MAX_SHELLS, MAX_OPERATIONS):
+    if kind_of(fault) == "quota":
         return WindowsError(
             f"{host} has no shell left for this account.",
             code="quota-exceeded",

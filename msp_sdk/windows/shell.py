@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from attrs import frozen
@@ -245,6 +245,12 @@ class WindowsShells:
             return await self._pool.run(begin)
         except PausedLogonError as error:
             await self._prove_again(credential, error)
+        except MspError:
+            if credential.is_domain and await self._closers.run(self._ledger.is_paused, credential):
+                # Several hosts hung up at the logon: all others wait for a proof, and nobody else would bring it.
+                with suppress(LogonError):
+                    await self._prove_again(credential, _still_paused(credential))
+            raise
         except asyncio.CancelledError:
             session.cancelled.set()
             raise

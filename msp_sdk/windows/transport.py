@@ -1,9 +1,10 @@
-"""WS-Man over one logged-on connection. The only file that knows pywinrm.
+"""WS-Man over one logged-on connection. With :mod:`msp_sdk.windows.messages` all that knows pywinrm.
 
 pywinrm's own transport sends the SOAP text in clear when a first attempt on the same object failed, when it is shared
-by threads and after a reconnect (lesson 34). So it is fenced: pywinrm builds and reads the messages, and hands each to
-:class:`FencedTransport`, which owns one :class:`Channel` and one logon, seals every message where there is no TLS, and
-has no way to send before the logon is complete, to reconnect, or to log on again. Use one object for one connection.
+by threads and after a reconnect (lesson 34). So it is fenced: pywinrm writes the messages and reads the faults, and
+each goes through :class:`FencedTransport`, which owns one :class:`Channel` and one logon, seals every message where
+there is no TLS, and has no way to send before the logon is complete, to reconnect, or to log on again. Use one object
+for one connection.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import re
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
+from xml.etree import ElementTree as ET
 
 from attrs import frozen
 from winrm.exceptions import WinRMOperationTimeoutError, WinRMTransportError, WSManFaultError
@@ -22,8 +24,8 @@ from winrm.transport import Transport
 from msp_sdk.errors import EncryptionRefusedError, MspError, WindowsError
 from msp_sdk.windows import faults
 from msp_sdk.windows.channel import Channel, Reply
-from msp_sdk.windows.envelope import ARGUMENTS, COMMAND
 from msp_sdk.windows.faults import Fault
+from msp_sdk.windows.messages import Operation, render
 from msp_sdk.windows.sealing import HostLogon, Sealed, frame, sealed_type, unframe
 
 T = TypeVar("T")
@@ -35,11 +37,8 @@ _SOAP = "application/soap+xml;charset=UTF-8"
 _SCHEMES = ("Negotiate", "NTLM")
 _MESSAGE_ID = re.compile(rb"MessageID[^>]*>\s*([^<\s]+)")
 _RELATES_TO = re.compile(rb"RelatesTo[^>]*>\s*([^<\s]+)")
-_UTF8_CODEPAGE = 65001
 # A cipher's block.
 _PADDING_MAX = 16
-# A shell that we lost, or were killed over, frees its place on the host after half an hour instead of two.
-_SHELL_IDLE = "PT1800S"
 # What an answer may take beyond the time that we gave the host for the operation.
 _ANSWER_GRACE_S = 8.0
 
@@ -171,6 +170,38 @@ class Output:
     exit_code: int
 
 
+class _FencedProtocol(Protocol):
+    """pywinrm's reader of faults, over one fenced transport."""
+
+    def __init__(self, transport: FencedTransport) -> None:  # its parent's settings are for connections of its own
+        self.transport = transport
+
+
+def _read_nothing(root: ET.Element) -> None:
+    del root
+
+
+def _read_shell_id(root: ET.Element) -> str:
+    return next(node.text for node in root.iter() if node.get("Name") == "ShellId" and node.text)
+
+
+def _read_command_id(root: ET.Element) -> str:
+    return next(node.text for node in root.iter() if node.tag.endswith("}CommandId") and node.text)
+
+
+def _read_output(root: ET.Element) -> Output:
+    streams: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+    done, exit_code = False, -1
+    for node in root.iter():
+        if node.tag.endswith("}Stream") and node.text:
+            streams[node.attrib["Name"]].append(base64.b64decode(node.text))
+        elif node.get("State", "").endswith("CommandState/Done"):
+            done = True
+        elif node.tag.endswith("}ExitCode"):
+            exit_code = int(node.text or -1)
+    return Output(b"".join(streams["stdout"]), b"".join(streams["stderr"]), done, exit_code)
+
+
 class Wsman:
     """The operations of a remote shell. Synchronous: call it in a thread.
 
@@ -182,57 +213,49 @@ class Wsman:
         self.channel = channel
         self.transport = FencedTransport(channel)
         self._host = channel.place.hostname
-        # The names are placeholders: pywinrm keeps what it is given, and it is given nothing.
-        self._protocol: Any = Protocol("http://fenced.invalid/wsman", transport="ntlm", username="-", password="-")  # noqa: S106 (as said)
-        self._protocol.transport = self.transport
+        self._protocol: Any = _FencedProtocol(self.transport)
 
     def create(self, timeout_s: float) -> str:
         """Make a shell and return its id."""
-        return self._call(
-            timeout_s,
-            lambda: str(self._protocol.open_shell(codepage=_UTF8_CODEPAGE, idle_timeout=_SHELL_IDLE)),
-        )
+        return self._call(timeout_s, "create", read=_read_shell_id)
 
     def command(self, shell_id: str, timeout_s: float) -> str:
         """Start the bootstrap, which waits for its stdin, and return the command's id."""
-
-        def call() -> str:
-            return str(
-                self._protocol.run_command(shell_id, COMMAND, ARGUMENTS, console_mode_stdin=False, skip_cmd_shell=True)
-            )
-
-        return self._call(timeout_s, call)
+        return self._call(timeout_s, "command", shell_id, read=_read_command_id)
 
     def send(self, shell_id: str, command_id: str, data: bytes, *, end: bool, timeout_s: float) -> None:
         """Write to the command's stdin."""
-        self._call(timeout_s, lambda: self._protocol.send_command_input(shell_id, command_id, data, end=end))
+        self._call(timeout_s, "end" if end else "send", shell_id, command_id, data, read=_read_nothing)
 
     def receive(self, shell_id: str, command_id: str, timeout_s: float) -> Output | None:
         """Wait for output; None when there was none in time."""
         try:
-            stdout, stderr, code, done = self._call(
-                timeout_s, lambda: self._protocol.get_command_output_raw(shell_id, command_id)
-            )
+            return self._call(timeout_s, "receive", shell_id, command_id, read=_read_output)
         except WsmanFaultError as error:
             if error.kind == "operation-timeout":
                 return None
             raise
-        return Output(stdout, stderr, bool(done), int(code))
 
     def terminate(self, shell_id: str, command_id: str, timeout_s: float) -> None:
         """End a command, and free what the host keeps for it."""
-        self._call(timeout_s, lambda: self._protocol.cleanup_command(shell_id, command_id))
+        self._call(timeout_s, "terminate", shell_id, command_id, read=_read_nothing)
 
     def delete(self, shell_id: str, timeout_s: float) -> None:
         """Close a shell; what runs in it ends."""
-        self._call(timeout_s, lambda: self._protocol.close_shell(shell_id, close_session=False))
+        self._call(timeout_s, "delete", shell_id, read=_read_nothing)
 
-    def _call(self, timeout_s: float, operation: Callable[[], T]) -> T:
+    def _call(
+        self,
+        timeout_s: float,
+        operation: Operation,
+        *parts: Any,
+        read: Callable[[ET.Element], T],
+    ) -> T:
         seconds = max(timeout_s, 1.0)
-        self._protocol.operation_timeout_sec = math.ceil(seconds)
         self.transport.timeout_s = seconds + _ANSWER_GRACE_S
         try:
-            return operation()
+            answer = self._protocol.send_message(render(operation, math.ceil(seconds), *parts))
+            return read(ET.fromstring(answer))  # noqa: S314 (expat of today bounds entity expansion; the channel the size)
         except WinRMOperationTimeoutError as error:
             raise WsmanFaultError(Fault(500, faults.OPERATION_TIMEOUT), self._host) from error
         except WSManFaultError as error:
@@ -245,7 +268,7 @@ class Wsman:
         except MspError:
             raise
         except Exception as error:
-            # What a stranger's answer makes of pywinrm's reader is open.
+            # What a stranger's answer makes of a reader is open.
             raise WindowsError(f"{self._host} answered with what is no WS-Man.") from error
 
     def _fault(self, fault: Fault) -> MspError:

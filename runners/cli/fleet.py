@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from msp_sdk.models.package import AgentPackage
     from msp_sdk.models.target import MergeResult, Target
     from msp_sdk.network.logons import LogonLedger
+    from msp_sdk.windows.shell import WindowsShells
 
 
 def add_fleet_options(parser: argparse.ArgumentParser) -> None:
@@ -84,11 +85,24 @@ async def open_fleet(options: argparse.Namespace) -> AsyncIterator[tuple[AgentDe
         MspError: The domain was not found, the credential was refused, a file is wrong.
     """
     from msp_sdk.deployment import AgentDeployer
+
+    package, content = read_package(options)
+    async with open_hosts(options) as (shells, credential, merged):
+        credentials = _OneCredential(credential)
+        yield AgentDeployer(package, shell=shells, credentials=credentials, file=lambda: content), merged
+
+
+@asynccontextmanager
+async def open_hosts(options: argparse.Namespace) -> AsyncIterator[tuple[WindowsShells, Credential, MergeResult]]:
+    """Shells, the credential for them, and the merged targets.
+
+    Raises:
+        MspError: The domain was not found, the credential was refused, a file is wrong.
+    """
     from msp_sdk.enumeration import ADEnumerator, EnumerationOptions
     from msp_sdk.network.kdcs import kdcs_of
     from msp_sdk.windows.shell import HostPolicy, WindowsShells
 
-    package, content = read_package(options)
     ledger = open_ledger()
     domains: tuple[Domain, ...] = ()
     async with contextlib.AsyncExitStack() as stack:
@@ -123,8 +137,7 @@ async def open_fleet(options: argparse.Namespace) -> AsyncIterator[tuple[AgentDe
         )
         shells = WindowsShells(ledger, policy=lambda: policy, prove=prove, kdcs=lambda wanted: kdcs_of(domains, wanted))
         stack.push_async_callback(shells.aclose)
-        deployer = AgentDeployer(package, shell=shells, credentials=_OneCredential(credential), file=lambda: content)
-        yield deployer, merged
+        yield shells, credential, merged
 
 
 async def _domain_targets(enumerator: object, options: argparse.Namespace) -> MergeResult:

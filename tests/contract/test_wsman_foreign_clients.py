@@ -5,31 +5,39 @@ Each registered script is run by pywinrm and by pypsrp, sealed over HTTP and bou
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import subprocess
+import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pypsrp.exceptions import WinRMTransportError as PsrpTransportError
 from pypsrp.exceptions import WSManFaultError
-from pypsrp.shell import Process, SignalCode, WinRS
+from pypsrp.shell import Process, WinRS
 from pypsrp.wsman import WSMan
 from winrm.exceptions import WinRMTransportError
 from winrm.protocol import Protocol
 
 import msp_sdk.testing.script_handlers  # noqa: F401 (registers who answers)
 from msp_sdk.errors import MspError
+from msp_sdk.network import kerberos
+from msp_sdk.testing import kdc as real_kdc
 from msp_sdk.testing.host_lab import LAB_PASSWORD, HostLab
+from msp_sdk.testing.kdc import RealKdc
 from msp_sdk.testing.loopback import take_address
 from msp_sdk.testing.windows_host import Machine
 from msp_sdk.testing.wsman import HostsThread, WsmanHost
-from msp_sdk.windows.envelope import ARGUMENTS, COMMAND, encode_input, parse_envelope
-from msp_sdk.windows.scripts import Script, load, names
+from msp_sdk.testing.wsman_kerberos import KerberosKeys
+from msp_sdk.windows.envelope import ARGUMENTS, COMMAND
+from msp_sdk.windows.scripts import load, names
+from tests.contract.foreign_clients import HOSTNAME, PAYLOAD, Outcome, by_pypsrp, by_pywinrm, example, stdin
+from tests.real import do_without
 
 USER = r"SRV1\admin"
-PAYLOAD = b"test"
-
-Outcome = tuple[str, Mapping[str, object] | str]
 
 
 @pytest.fixture
@@ -37,31 +45,25 @@ def lab(tmp_path: Path) -> HostLab:
     return HostLab(tmp_path)
 
 
+@pytest.fixture
+def ca(lab: HostLab, tmp_path: Path) -> Path:
+    file = tmp_path / "ca.pem"
+    file.write_bytes(lab.ca.pem)
+    return file
+
+
 def new_host(lab: HostLab) -> WsmanHost:
     """A machine as each one is at first, with both doors and a certificate for its address too."""
     address = take_address()
     machine = Machine("SRV1", domain="CORP", dns_domain="corp.example", sid="S-1-5-21-1-2-3-1104", is_controller=True)
-    certificate = lab.ca.issue(["srv1.corp.example"], [address])
+    certificate = lab.ca.issue([HOSTNAME], [address])
     return WsmanHost(machine, lab.accounts, address=address, certificate=certificate)
 
 
-def example(script: Script) -> dict[str, object]:
-    assert script.contract is not None
-    return dict(script.contract.example_input)
-
-
-def stdin(script: Script) -> bytes:
-    encoded = encode_input(script, example(script), f"run-{script.name}", PAYLOAD)
-    return b"".join(piece for piece, _ in encoded.pieces(10**6))
-
-
-def outcome(script: Script, stdout: bytes) -> Outcome:
-    envelope = parse_envelope(stdout, f"run-{script.name}", script=script.name)
-    return (script.name, dict(envelope.value) if envelope.ok else envelope.code)
-
-
-def ours(lab: HostLab) -> list[Outcome]:
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
     """What our own client gets, script by script, from a new machine."""
+    lab = HostLab(tmp_path_factory.mktemp("ours"))
     host = new_host(lab)
     outcomes: list[Outcome] = []
     with HostsThread([host]):
@@ -77,63 +79,69 @@ def ours(lab: HostLab) -> list[Outcome]:
     return outcomes
 
 
-def by_pywinrm(host: WsmanHost, ca: Path, *, tls: bool) -> Iterator[Outcome]:
-    """One shell for all; each script in a process of its own, since its stdin ends with the script."""
-    protocol = Protocol(
-        f"https://{host.address}:5986/wsman" if tls else f"http://{host.address}:5985/wsman",
-        transport="ntlm",
-        username=USER,
-        password=LAB_PASSWORD,
-        ca_trust_path=str(ca),
-        proxy=None,
-    )
-    shell = protocol.open_shell(codepage=65001)
-    for script in map(load, names()):
-        command = protocol.run_command(shell, COMMAND, ARGUMENTS, console_mode_stdin=False)
-        protocol.send_command_input(shell, command, stdin(script), end=True)
-        stdout, stderr, code = protocol.get_command_output(shell, command)
-        protocol.cleanup_command(shell, command)
-        assert (stderr, code) == (b"", 0)
-        yield outcome(script, stdout)
-    protocol.close_shell(shell)
-
-
-def by_pypsrp(host: WsmanHost, ca: Path, *, tls: bool, auth: str) -> Iterator[Outcome]:
-    """WinRS with its defaults: through cmd.exe, and nothing said of the console."""
-    wsman = WSMan(
-        host.address,
-        ssl=tls,
-        port=5986 if tls else 5985,
-        auth=auth,
-        username=USER,
-        password=LAB_PASSWORD,
-        cert_validation=str(ca),
-    )
-    with wsman, WinRS(wsman) as shell:
-        for script in map(load, names()):
-            process = Process(shell, COMMAND, list(ARGUMENTS))
-            process.begin_invoke()
-            process.send(stdin(script), end=True)
-            process.end_invoke()
-            process.signal(SignalCode.TERMINATE)
-            assert (process.stderr, process.rc) == (b"", 0)
-            yield outcome(script, process.stdout)
-
-
-@pytest.mark.parametrize("tls", [False, True], ids=["sealed", "bound"])
-@pytest.mark.parametrize("client", ["pywinrm", "pypsrp-ntlm", "pypsrp-negotiate"])
-def test_every_script_gives_a_foreign_client_what_it_gives_ours(lab: HostLab, tmp_path: Path, client: str, tls) -> None:
+@pytest.mark.parametrize("door", ["http", "tls"])
+@pytest.mark.parametrize("client", ["pywinrm-ntlm", "pypsrp-ntlm", "pypsrp-negotiate"])
+def test_every_script_gives_a_foreign_client_what_it_gives_ours(
+    lab: HostLab, ca: Path, ours: list[Outcome], client: str, door: str
+) -> None:
     host = new_host(lab)
-    ca = tmp_path / "ca.pem"
-    ca.write_bytes(lab.ca.pem)
+    library, _, auth = client.partition("-")
+    run = by_pywinrm if library == "pywinrm" else by_pypsrp
     with HostsThread([host]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if client == "pywinrm":
-            theirs = list(by_pywinrm(host, ca, tls=tls))
-        else:
-            theirs = list(by_pypsrp(host, ca, tls=tls, auth=client.removeprefix("pypsrp-")))
-    assert theirs == ours(lab)
+        theirs = list(run(host.address, ca, tls=door == "tls", auth=auth, username=USER, password=LAB_PASSWORD))
+    assert theirs == ours
     assert [name for name, _ in theirs] == list(names())
+    assert host.machine.violations == []
+    assert host.shells.shells == {}
+
+
+@pytest.fixture(scope="module")
+def kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKdc]:
+    if not kerberos.is_installed():
+        do_without("the extra `kerberos` is not installed")
+    if not real_kdc.is_installed():
+        do_without("krb5-kdc and krb5-admin-server are not installed")
+    with RealKdc(tmp_path_factory.mktemp("kdc") / "kdc", "CORP.EXAMPLE", address=take_address()) as kdc:
+        kdc.add_user("svc", LAB_PASSWORD)
+        # pypsrp asks for the one, pywinrm for the other.
+        kdc.add_service(f"host/{HOSTNAME}", f"HTTP/{HOSTNAME}")
+        (kdc.folder / "client.conf").write_text(
+            "[libdefaults]\ndefault_realm = CORP.EXAMPLE\nrdns = false\ndns_canonicalize_hostname = false\n"
+            "dns_lookup_kdc = false\nudp_preference_limit = 1\n"
+            f"[realms]\nCORP.EXAMPLE = {{\nkdc = {kdc.address}:{kdc.port}\n}}\n"
+            "[domain_realm]\n.corp.example = CORP.EXAMPLE\n"
+        )
+        yield kdc
+
+
+@pytest.mark.parametrize("door", ["http", "tls"])
+@pytest.mark.parametrize("client", ["pywinrm", "pypsrp"])
+def test_every_script_gives_a_foreign_client_with_a_ticket_what_it_gives_ours(
+    lab: HostLab, ca: Path, kdc: RealKdc, ours: list[Outcome], client: str, door: str
+) -> None:
+    if client == "pywinrm" and importlib.util.find_spec("kerberos") is None:
+        do_without("pykerberos, which pywinrm needs for tickets, is not installed")
+    host = new_host(lab)
+    host.logons.kerberos = KerberosKeys(kdc.keytab)
+    with HostsThread([host]):
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.contract.foreign_clients", client, host.address, door, ca],
+            env={
+                **os.environ,
+                "KRB5_CONFIG": str(kdc.folder / "client.conf"),
+                "KRB5CCNAME": f"FILE:{ca.parent / 'tickets'}",
+                "TEST_USER": "svc@CORP.EXAMPLE",
+                "TEST_PASSWORD": LAB_PASSWORD,
+            },
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert [tuple(row) for row in json.loads(done.stdout)] == ours
+    assert {user for user, _ in host.logons.kerberos.taken} == {"svc"}
     assert host.machine.violations == []
     assert host.shells.shells == {}
 

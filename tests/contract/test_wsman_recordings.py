@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from msp_sdk.errors import WindowsError
+from msp_sdk.network.kerberos_tickets import KerberosTickets
 from msp_sdk.testing.host_lab import HostLab
 from msp_sdk.testing.powershell import Command, User
 from msp_sdk.testing.windows_host import Machine
@@ -22,8 +23,9 @@ from msp_sdk.testing.wsman_messages import message_id_of, operation_of
 from msp_sdk.testing.wsman_shells import ShellService
 from msp_sdk.windows import faults
 from msp_sdk.windows.doors import HostPolicy
-from msp_sdk.windows.link import HostLink, ShellOptions
+from msp_sdk.windows.link import HostLink, LogonTools, ShellOptions
 from msp_sdk.windows.transport import Wsman
+from msp_sdk.windows.ways import WayMemory
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "recordings"
 NAMES = ("noprofile", "operation_timeout", "send", "standard", "stderr_rc", "unicode")
@@ -152,7 +154,8 @@ def client_of(lab: HostLab, recorded: list[tuple[str, str]]) -> Iterator[Wsman]:
     host = lab.host(http=False)
     shells = host.shells = RecordedShells(host.machine, recorded)
     policy = HostPolicy(trusted_cas=(lab.ca.pem.decode(),))
-    link = HostLink(lab.target(host), lab.local_credential(), lab.ledger, policy=policy, options=ShellOptions())
+    tools = LogonTools(lab.ledger, KerberosTickets(lab.ledger), WayMemory(0))
+    link = HostLink(lab.target(host), lab.local_credential(), tools, policy=policy, options=ShellOptions())
     with HostsThread([host]):
         try:
             yield link.log_on()

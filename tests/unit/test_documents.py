@@ -102,19 +102,27 @@ def test_the_library_examples_run(number, tmp_path):
     assert result.stdout
 
 
-def test_the_tests_of_the_testing_guide_run(tmp_path):
-    examples = blocks(DOCS / "guides" / "testing.md", "python")
-    for number, example in enumerate(examples):
+@pytest.mark.parametrize("page", ["testing.md", "testing-your-own.md"])
+def test_the_tests_of_the_testing_guides_run(page, tmp_path):
+    examples = blocks(DOCS / "guides" / page, "python")
+    tests = [example for example in examples if "def test_" in example]
+    assert tests
+    for number, example in enumerate(tests):
         (tmp_path / f"test_example_{number}.py").write_text(example)
+    (tmp_path / "conftest.py").write_text("".join(example for example in examples if example not in tests))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-    assert f"{len(examples)} passed" in result.stdout, result.stdout
-    assert len(examples) > 1
+    assert f"{len(tests)} passed" in result.stdout, result.stdout
 
 
 def test_the_page_of_reasons_is_the_table():
     result = subprocess.run([sys.executable, "docs/reasons.py", "--check"], cwd=ROOT, capture_output=True, check=False)
     assert result.returncode == 0, "run: python docs/reasons.py"
+
+
+def test_the_table_of_faults_is_the_code():
+    result = subprocess.run([sys.executable, "docs/faults.py", "--check"], cwd=ROOT, capture_output=True, check=False)
+    assert result.returncode == 0, "run: python docs/faults.py"
 
 
 def commands() -> set[tuple[str, ...]]:

@@ -16,6 +16,7 @@ from msp_sdk.testing.certificates import EstateCA
 from msp_sdk.testing.host_lab import LAB_PASSWORD, RecordingFront
 from msp_sdk.testing.loopback import take_address
 from msp_sdk.testing.wsman import HostsThread
+from msp_sdk.testing.wsman_kerberos import render_error
 from msp_sdk.windows.shell import HostPolicy, Kdc, WindowsShells
 from tests.unit.echo_scripts import ECHO
 from tests.unit.kerberos_lab import REALM, KerberosLab, domain_with_kdc
@@ -226,6 +227,18 @@ def test_a_host_with_another_key_than_the_kdc_has_refuses_and_is_asked_anew_once
         asyncio.run(go())
     assert host.machine.notes["bad_tickets"]
     assert lab.password_uses() == 1
+
+
+@pytest.mark.parametrize("proof", [b"", b"\x60\x06nobody", render_error(60)])
+def test_what_does_not_prove_that_it_is_the_host_gets_no_message(lab: KerberosLab, proof: bytes) -> None:
+    # Who stands in between and says yes to every ticket must not get a script, sealed or not.
+    host = lab.member("SRV1", "host")
+    host.logons.kerberos.proof = proof
+    with HostsThread([host]):
+        error = refused(lab, lab.target(host), lab.credential(), policy=_trusting(lab, allow_ntlm=True))
+    assert isinstance(error, errors.EncryptionRefusedError)
+    assert host.operations == []
+    assert lab.service.attempts == [("SRV1", "ticket")]
 
 
 def test_a_clock_that_differs_is_named_by_the_host(lab: KerberosLab) -> None:

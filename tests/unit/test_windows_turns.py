@@ -151,6 +151,37 @@ def test_changed_password_costs_at_most_the_logons_in_flight_and_one_at_a_contro
     assert time.monotonic() - begun < 20
 
 
+def test_hosts_that_hang_up_at_the_logon_pause_it_until_a_controller_is_asked_and_nobody_waits_for_more(
+    lab: HostLab, tmp_path: Path
+) -> None:
+    # Lesson 32: each of them may be a strike. Whoever met the second one asks the controller; else all would wait.
+    lab.ledger = LogonLedger(tmp_path / "short.db", options=LedgerOptions(wait_s=5.0))
+    hosts = [lab.host(f"PC{number}", https=False) for number in range(16)]
+    hanging = hosts[:3]
+    for host in hosts:
+        host.faults.logon_delay_s = 0.05
+    for host in hanging:
+        host.faults.drop_logons = 1
+    credential = lab.domain_credential()
+    lab.prove(credential)
+    bound: list[str] = []
+
+    async def prove(again: Credential) -> None:
+        bound.append(again.id)
+        lab.prove(again)
+
+    shells = lab.shells(policy=HostPolicy(allow_ntlm=True), prove=prove, options=ShellOptions(threads=16))
+    outcomes = open_all(lab, shells, hosts, credential)
+    for host, outcome in zip(hosts, outcomes, strict=True):
+        if host in hanging:
+            assert getattr(outcome, "code", outcome) == "connection-lost"
+            assert host.logon_count == 1
+        else:
+            assert outcome == host.machine.name
+    assert bound
+    assert lab.ledger.state(credential).state == "proven"
+
+
 def test_many_hosts_that_refuse_for_themselves_are_told_apart_while_the_others_are_worked_with(lab: HostLab) -> None:
     hosts = [lab.host(f"PC{number}", https=False) for number in range(24)]
     refusing = hosts[::6]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import socket
 import warnings
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from winrm.protocol import Protocol
 from msp_sdk.testing.host_lab import LAB_PASSWORD, HostLab, RecordingFront
 from msp_sdk.testing.powershell import User, run_script
 from msp_sdk.testing.wsman import HostsThread, WsmanHost
+from msp_sdk.testing.wsman_faults import TROUBLES
 from msp_sdk.windows.envelope import ARGUMENTS, COMMAND, encode_input
 from msp_sdk.windows.scripts import load
 
@@ -148,6 +150,17 @@ def test_quiet_connection_is_closed(lab: HostLab) -> None:
         with contextlib.suppress(ConnectionResetError):
             assert connection.sock.recv(1) == b""
         connection.close()
+
+
+def test_trouble_of_one_time_closes_one_quiet_connection(lab: HostLab) -> None:
+    host = lab.host(https=False)
+    TROUBLES["idle-close"].once(host)
+    with HostsThread([host]):
+        with socket.create_connection((host.address, 5985), 5) as first:
+            assert first.recv(1) == b""
+        with socket.create_connection((host.address, 5985), 0.4) as second, pytest.raises(TimeoutError):
+            second.recv(1)
+    assert host.faults.hitches == []
 
 
 def test_other_paths_and_methods_are_not_there(lab: HostLab) -> None:
