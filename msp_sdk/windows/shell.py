@@ -194,7 +194,7 @@ class WindowsShells:
             UnreachableError: ``no-address``, ``no-answer`` (silence), ``winrm-closed`` (refused), ``connection-lost``.
             WrongHostError: It showed another machine's certificate. (Which machine it is comes with the first script.)
             EncryptionRefusedError: There is no encrypted way; nothing was sent in clear.
-            WindowsError: ``certificate-untrusted``, ``quota-exceeded``, or what the host said.
+            WindowsError: ``certificate-untrusted`` and its like, ``quota-exceeded``, or what the host said.
             LogonNotAllowedError: A rule or the ledger said no; nothing was sent.
             LogonRejectedError: The password was refused; this version of the credential has ended.
             LogonError: Kerberos did not come about for a reason that NTLM must not go around (``clock-skew`` and
@@ -215,6 +215,11 @@ class WindowsShells:
         finally:
             session.cancelled.set()
             await self._close(session)
+
+    def kdcs(self, credential: Credential) -> tuple[Kdc, ...]:
+        """The KDCs that would be asked for a ticket, in order; empty where Kerberos is not for this credential."""
+        known = self._tools.kdcs
+        return tuple(known(credential)) if known is not None and credential.is_domain else ()
 
     async def aclose(self) -> None:
         """Wait for shells that are being closed, and end the threads and Kerberos workers."""
