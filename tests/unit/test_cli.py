@@ -18,8 +18,17 @@ import pytest
 
 MSP = [sys.executable, "-m", "runners.cli"]
 COMMANDS = {
-    *("demo", "central", "partner", "appliance", "discover", "enumerate"),
-    *("probe", "doctor", "plan", "deploy", "testing"),
+    "demo",
+    "central",
+    "partner",
+    "appliance",
+    "discover",
+    "enumerate",
+    "probe",
+    "doctor",
+    "plan",
+    "deploy",
+    "testing",
 }
 CODE = "K7QX-0000-0000-0000"
 

@@ -201,6 +201,25 @@ def test_directory_is_read_whole_whatever_is_wrong_with_its_first_controller_or_
     asyncio.run(go())
 
 
+def test_truth_goes_with_what_happens_to_a_computer():
+    async def go():
+        async with Estate.build(7, computers=16, faults={"not-yet-started": 1, "renamed": 1, "silent": 1}) as estate:
+            new, renamed, silent = (
+                next(entry.name for entry in estate.plan if name in entry.troubles)
+                for name in ("not-yet-started", "renamed", "silent")
+            )
+            await estate.boot(new)
+            await estate.rename(renamed, "BACK-1")
+            await estate.disable(silent)
+            told = estate.trouble_facts()
+            assert told[new] == {"truth": "agent", "or_else": [], "troubles": [], "layer": None}
+            assert told[silent]["troubles"] == ["disabled-account"]
+            assert told[silent]["layer"] == "account"
+            assert estate.hosts["BACK-1"].machine.name == "BACK-1"
+
+    asyncio.run(go())
+
+
 def test_without_a_seed_it_is_the_clinic_of_the_demo():
     assert EstateSpec(computers=16).plan(77, NOW) == plan_computers(16, network=77, now=NOW)
 
