@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from msp_sdk.models.computer import Computer, Enumeration
     from msp_sdk.models.credential import Credential, CredentialSource, TrustedCertificate
     from msp_sdk.models.domain import Domain, DomainController, DomainDiscovery
+    from msp_sdk.models.finding import Examination, Finding, Verdict
     from msp_sdk.models.package import AgentPackage, PackageManifest
     from msp_sdk.models.provision import Enrolment
     from msp_sdk.models.reason import Reason, reason
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from msp_sdk.partner import PartnerClient
     from msp_sdk.provisioning import ProvisioningClient
     from msp_sdk.reachability import ReachabilityProber
+    from msp_sdk.reachability.doctor import DoctorOptions, HostDoctor
     from msp_sdk.secret import Secret
     from msp_sdk.security.device_keys import DevicePrivateKeys
     from msp_sdk.targets import TargetMerger
@@ -88,6 +90,7 @@ __all__ = [
     "DirectoryError",
     "DiscoveryError",
     "DiscoveryOptions",
+    "DoctorOptions",
     "Domain",
     "DomainController",
     "DomainDiscoverer",
@@ -96,6 +99,9 @@ __all__ = [
     "Enrolment",
     "Enumeration",
     "EnumerationOptions",
+    "Examination",
+    "Finding",
+    "HostDoctor",
     "HostPolicy",
     "InstallFailedError",
     "LogonError",
@@ -132,6 +138,7 @@ __all__ = [
     "TrustedCertificate",
     "UnreachableError",
     "UnsupportedVersionError",
+    "Verdict",
     "WindowsError",
     "WindowsShells",
     "WireError",
@@ -162,6 +169,7 @@ _HOME = {
     "DirectoryError": "msp_sdk.errors",
     "DiscoveryError": "msp_sdk.errors",
     "DiscoveryOptions": "msp_sdk.discovery",
+    "DoctorOptions": "msp_sdk.reachability.doctor",
     "Domain": "msp_sdk.models.domain",
     "DomainController": "msp_sdk.models.domain",
     "DomainDiscoverer": "msp_sdk.discovery",
@@ -170,6 +178,9 @@ _HOME = {
     "Enrolment": "msp_sdk.models.provision",
     "Enumeration": "msp_sdk.models.computer",
     "EnumerationOptions": "msp_sdk.enumeration",
+    "Examination": "msp_sdk.models.finding",
+    "Finding": "msp_sdk.models.finding",
+    "HostDoctor": "msp_sdk.reachability.doctor",
     "HostPolicy": "msp_sdk.windows.shell",
     "InstallFailedError": "msp_sdk.errors",
     "LogonError": "msp_sdk.errors",
@@ -206,6 +217,7 @@ _HOME = {
     "TrustedCertificate": "msp_sdk.models.credential",
     "UnreachableError": "msp_sdk.errors",
     "UnsupportedVersionError": "msp_sdk.errors",
+    "Verdict": "msp_sdk.models.finding",
     "WindowsError": "msp_sdk.errors",
     "WindowsShells": "msp_sdk.windows.shell",
     "WireError": "msp_sdk.errors",

@@ -116,6 +116,7 @@ class Onlooker:
         tries = [
             asyncio.ensure_future(self._at(address, controller, domain_name, prober))
             for address in controller.addresses[:_ADDRESSES_TRIED]
+            if not self._options.doors.excluded.covers(address)
         ]
         best: _Reached | None = None
         try:

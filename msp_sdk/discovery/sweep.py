@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 from attrs import evolve, frozen
@@ -24,8 +25,6 @@ from msp_sdk.network.resolver import Resolver
 # RPC, file sharing, WinRM.
 WINDOWS_DOORS = (135, 445, 5985, 5986)
 WIDEST_PREFIX = 22
-# Whoever else knocks at the same pace waits behind these, and no longer.
-_ADDRESSES_AT_ONCE = 64
 
 
 @frozen
@@ -86,23 +85,22 @@ async def sweep_addresses(prober: DoorProber, addresses: Iterable[str]) -> tuple
     Raises:
         DiscoveryError: All of them did: nothing is known. Retryable.
     """
-
-    async def one(address: str) -> tuple[SweptHost | None, int]:
-        async with places:
-            knocks = await asyncio.gather(*(prober.knock(address, port) for port in WINDOWS_DOORS))
-        doors = tuple(door.port for door in knocks if door.state == "open")
-        return SweptHost(address, doors) if doors else None, sum(door.state == "failed" for door in knocks)
-
-    places = asyncio.Semaphore(_ADDRESSES_AT_ONCE)
-    found = await asyncio.gather(*(one(address) for address in addresses))
-    failed_count = sum(failed for _, failed in found)
-    if found and failed_count == len(found) * len(WINDOWS_DOORS):
+    wanted = tuple(dict.fromkeys(addresses))
+    opened: dict[str, list[int]] = {}
+    failed_count = 0
+    async with aclosing(prober.knock_all((address, port) for address in wanted for port in WINDOWS_DOORS)) as doors:
+        async for door in doors:
+            failed_count += door.state == "failed"
+            if door.state == "open":
+                opened.setdefault(door.address, []).append(door.port)
+    if wanted and failed_count == len(wanted) * len(WINDOWS_DOORS):
         raise DiscoveryError(
             "the own subnets could not be looked at: every connect failed on our own side.",
             code="sweep-failed",
             remedy="Look at the appliance's limits: open files, memory, local ports.",
         )
-    return tuple(host for host, _ in found if host is not None), failed_count
+    hosts = tuple(SweptHost(address, tuple(sorted(opened[address]))) for address in wanted if address in opened)
+    return hosts, failed_count
 
 
 def judge_swept(

@@ -1,50 +1,67 @@
 """Probe computers or targets: each comes back with its doors, whether it is reachable, and if not, why.
 
+Where no door of WinRM answers, other signs of life are looked for: the network card (on our own subnet), RPC, ping.
+
 Example:
     >>> async def show(computers):
-    ...     async for computer in ReachabilityProber().probe(computers):
-    ...         print(computer.hostname, computer.doors, computer.unreachable_reason)
+    ...     async for computer, found in ReachabilityProber().look(computers):
+    ...         print(computer.hostname, computer.doors, computer.unreachable_reason, found.evidence)
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from attrs import evolve
 
 from msp_sdk.errors import MspError
 from msp_sdk.models.computer import Computer
+from msp_sdk.models.reason import reason_of
 from msp_sdk.models.target import Target
-from msp_sdk.network.probe import Door, DoorProber, Pace, ProbeOptions
-from msp_sdk.reachability.diagnosis import Diagnosis, diagnose
+from msp_sdk.network.own_networks import read_own_networks
+from msp_sdk.network.probe import Door, DoorProber, DoorState, Pace, ProbeOptions
+from msp_sdk.reachability.cache import ReachabilityCache, describe_network
+from msp_sdk.reachability.diagnosis import Diagnosis, Sign, diagnose
+from msp_sdk.reachability.life import RPC_PORT, LifeLooker
 
 Host = TypeVar("Host", Computer, Target)
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 # The port of WinRM over HTTPS; the only one that counts where a person demands HTTPS.
 _HTTPS_PORT = 5986
 _FOUND = ("doors", "reachable", "unreachable_reason")
+_HOSTS_AT_ONCE = 2048
+# A machine with dozens of addresses is asked for signs of life at the first few.
+_LIFE_AT = 4
 
 
 class ReachabilityProber:
     """Finds out which hosts can be reached, politely.
 
     Args:
-        options: Ports, pace and patience.
+        options: Ports, pace, patience, and what is excluded.
         resolve: Gives the addresses of a name, for hosts that come without; None means that they have none.
         pace: Shared with others; None means a pace of its own, as the options say.
+        cache: What was seen of hosts before, used and added to; None: everything is looked at anew.
     """
 
     def __init__(
-        self, options: ProbeOptions | None = None, *, resolve: Resolve | None = None, pace: Pace | None = None
+        self,
+        options: ProbeOptions | None = None,
+        *,
+        resolve: Resolve | None = None,
+        pace: Pace | None = None,
+        cache: ReachabilityCache | None = None,
     ) -> None:
         self._options = options or ProbeOptions()
         self._pace = pace
         self._resolve = resolve
+        self._cache = cache
 
-    async def probe(self, hosts: Iterable[Host]) -> AsyncIterator[Host]:
+    async def probe(self, hosts: Iterable[Host]) -> AsyncGenerator[Host, None]:
         """Probe each host; yields each once, as soon as it is known.
 
         A computer that is no target (disabled, stale, vendor-managed) is not touched: it comes back as it was.
@@ -52,53 +69,114 @@ class ReachabilityProber:
         Args:
             hosts: Computers or targets; may be empty.
         """
+        async with aclosing(self.look(hosts)) as looked:
+            async for host, _ in looked:
+                yield host
+
+    async def look(self, hosts: Iterable[Host]) -> AsyncGenerator[tuple[Host, Diagnosis | None], None]:
+        """Probe each host, and say how each verdict came about; yields each once, as soon as it is known.
+
+        Args:
+            hosts: Computers or targets; may be empty.
+
+        Yields:
+            The host as :meth:`probe` gives it, and its diagnosis; None for one that was left alone.
+        """
+        wanted = list(hosts)
+        pending = iter(wanted)
+        done: asyncio.Queue[tuple[Host, Diagnosis | None] | BaseException | None] = asyncio.Queue()
+        if self._cache is not None:
+            self._cache.notice_network(describe_network(await asyncio.to_thread(read_own_networks)))
         prober = DoorProber(self._options, pace=self._pace)
-        pending = iter(hosts)
-        done: asyncio.Queue[Host | BaseException | None] = asyncio.Queue()
+        async with LifeLooker(prober) as looker:
 
-        async def work() -> None:
+            async def work() -> None:
+                try:
+                    for host in pending:
+                        await done.put(await self._look_at(prober, looker, host))
+                except Exception as error:  # noqa: BLE001 (handed to whoever iterates)
+                    await done.put(error)
+                finally:
+                    await done.put(None)
+
+            workers = [asyncio.create_task(work()) for _ in range(min(len(wanted), _HOSTS_AT_ONCE))]
             try:
-                for host in pending:
-                    await done.put(await self._probe_one(prober, host))
-            except Exception as error:  # noqa: BLE001 (handed to whoever iterates)
-                await done.put(error)
+                running = len(workers)
+                while running:
+                    result = await done.get()
+                    if result is None:
+                        running -= 1
+                    elif isinstance(result, BaseException):
+                        raise result
+                    else:
+                        yield result
             finally:
-                await done.put(None)
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
 
-        workers = [asyncio.create_task(work()) for _ in range(max(1, self._options.concurrency // 2))]
-        try:
-            running = len(workers)
-            while running:
-                result = await done.get()
-                if result is None:
-                    running -= 1
-                elif isinstance(result, BaseException):
-                    raise result
-                else:
-                    yield result
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-
-    async def _probe_one(self, prober: DoorProber, host: Host) -> Host:
+    async def _look_at(self, prober: DoorProber, looker: LifeLooker, host: Host) -> tuple[Host, Diagnosis | None]:
         if _is_left_alone(host):
-            return host
+            return host, None
         try:
             addresses = await self._addresses(host)
-        except MspError:
+        except MspError as error:
             # The resolver gave no answer: that says nothing of the host.
-            return _with(host, Diagnosis((), reachable=None, reason="internal"), host.ip_addresses)
-        return _with(host, await self._diagnose(prober, addresses, self._ports(host)), addresses)
+            unknown = Diagnosis((), reachable=None, reason=reason_of(error).code)
+            return _with(host, unknown, host.ip_addresses), unknown
+        found = await self._diagnose(prober, looker, addresses, self._ports(host))
+        return _with(host, found, addresses), found
 
-    async def _diagnose(self, prober: DoorProber, addresses: Sequence[str], ports: Sequence[int]) -> Diagnosis:
+    async def _diagnose(
+        self, prober: DoorProber, looker: LifeLooker, addresses: Sequence[str], ports: Sequence[int]
+    ) -> Diagnosis:
         """Ask address after address until one has an open door; all ports of an address at once."""
-        doors: list[Door] = []
+        seen: list[Sign] = []
         for address in addresses:
-            doors += await asyncio.gather(*(prober.knock(address, port) for port in ports))
-            if any(door.state == "open" for door in doors):
+            seen += await self._doors(prober, address, ports)
+            if any(sign.said == "open" for sign in seen):
                 break
-        return diagnose(doors)
+        doors = [_door(sign) for sign in seen]
+        life: list[Sign] = []
+        if not any(sign.is_alive for sign in seen):
+            # At a loopback address it is this machine that answers, whoever is meant to be there.
+            silent = dict.fromkeys(
+                sign.address for sign in seen if sign.said == "silent" and not _is_loopback(sign.address)
+            )
+            for address in tuple(silent)[:_LIFE_AT]:
+                life += await self._life(looker, address)
+        found = diagnose(doors, life)
+        return evolve(found, evidence=(*seen, *life))
+
+    async def _doors(self, prober: DoorProber, address: str, ports: Sequence[int]) -> list[Sign]:
+        """What is behind the doors of an address: remembered, or looked at now; in the order of the ports."""
+        known: dict[int, Sign] = {}
+        if self._cache is not None and not self._options.excluded.covers(address):
+            known = {port: sign for port in ports if (sign := self._cache.get("tcp", address, port)) is not None}
+        asked = [port for port in ports if port not in known]
+        for door in await prober.knock_ports(address, asked) if asked else ():
+            known[door.port] = Sign("tcp", address, door.state, door.port, door.detail)
+            self._remember(known[door.port])
+        return [known[port] for port in ports]
+
+    async def _life(self, looker: LifeLooker, address: str) -> Sequence[Sign]:
+        if self._cache is not None:
+            remembered = (
+                self._cache.get("neighbour", address),
+                self._cache.get("tcp", address, RPC_PORT),
+                self._cache.get("ping", address),
+            )
+            known = [sign for sign in remembered if sign is not None]
+            if known:
+                return known
+        signs = await looker.look(address)
+        for sign in signs:
+            self._remember(sign)
+        return signs
+
+    def _remember(self, sign: Sign) -> None:
+        if self._cache is not None:
+            self._cache.put(sign)
 
     async def _addresses(self, host: Computer | Target) -> tuple[str, ...]:
         if host.ip_addresses:
@@ -146,9 +224,19 @@ def _is_left_alone(host: Computer | Target) -> bool:
     return isinstance(host, Computer) and host.skipped_reason is not None
 
 
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
     except ValueError:
         return False
     return True
+
+
+def _door(sign: Sign) -> Door:
+    """The door that a sign was made of."""
+    states: dict[str, DoorState] = {"open": "open", "refused": "refused", "silent": "silent", "excluded": "excluded"}
+    return Door(sign.address, sign.port or 0, states.get(sign.said, "failed"), sign.detail)

@@ -100,6 +100,11 @@ def _deployment_mutex(machine: Machine, service: str) -> Iterator[None]:
 
 
 def _stop_agent(machine: Machine, name: str) -> None:
+    """``Stop-Service`` and half a minute; one that is on its way up or down cannot be told to stop."""
+    service = machine.services.find(name)
+    if service is None or service.state == "stopped":
+        return
+    machine.services.stop(name)
     if not machine.services.stop_and_wait(name, timeout_s=_STOP_WAIT_S):
         raise WindowsFault(faults.SERVICE_REQUEST_TIMEOUT, f"the service {name} did not stop in time.")
 

@@ -8,7 +8,7 @@ A capture's file is one JSON object::
 
     {"script": "scan-firewall", "version": 2, "sha256": "…", "captured_at": "2026-01-05T08:00:00Z",
      "windows": "10.0.17763.0", "powershell": "5.1.17763.5830", "names": "made up",
-     "input": {…}, "output": {…}}
+     "host": {…}, "input": {…}, "output": {…}}
 
 Nothing in it proves that a Windows was asked: put into the folder only what you have captured from one.
 
@@ -26,7 +26,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 from msp_sdk.errors import ConfigError, ScriptFailedError
 from msp_sdk.testing.made_up_names import MadeUpNames
@@ -36,6 +36,7 @@ from msp_sdk.windows.shell import WindowsShell
 _KEYS = {
     **dict.fromkeys(("script", "sha256", "captured_at", "windows", "powershell", "names"), str),
     "version": int,
+    "host": dict,
     "input": dict,
     "output": dict,
 }
@@ -71,6 +72,7 @@ class Capture:
     Attributes:
         windows: The build, such as ``10.0.17763.0``.
         names: ``made up``, or ``kept`` when names and SIDs are the host's own.
+        host: What the host said of itself, as :class:`~msp_sdk.windows.identity.HostIdentity` has it.
         input: Parameters; without the run's id.
         output: The value that came back.
     """
@@ -82,6 +84,7 @@ class Capture:
     windows: str
     powershell: str
     names: str
+    host: Mapping[str, object]
     input: Mapping[str, object]
     output: Mapping[str, object]
 
@@ -139,7 +142,7 @@ async def capture_host(
         except ScriptFailedError as error:
             yield NotCaptured(script.name, error.code, error.detail)
             continue
-        kept = {"input": given, "output": dict(result.value)}
+        kept = {"host": asdict(result.host), "input": given, "output": dict(result.value)}
         shown: Any = kept if keep_names else made_up.replace(kept)
         yield Capture(
             script=script.name,
@@ -149,6 +152,7 @@ async def capture_host(
             windows=result.host.os_version,
             powershell=result.host.powershell_version,
             names="kept" if keep_names else "made up",
+            host=shown["host"],
             input=shown["input"],
             output=shown["output"],
         )

@@ -124,7 +124,7 @@ _LIST = (
             _set(door="https", certificate="other")),
     Trouble("self-signed", "listener", "a certificate that it signed itself", "certificate-untrusted",
             _set(door="https", certificate="self-signed")),
-    Trouble("expired-certificate", "listener", "a certificate of last year", "certificate-untrusted",
+    Trouble("expired-certificate", "listener", "a certificate that has run out", "certificate-expired",
             _set(door="https", certificate="expired")),
     # Its clock: Kerberos minds, NTLM does not.
     Trouble("clock-skew", "clock", "its clock is ten minutes fast", host={"machine.clock.skew": timedelta(minutes=10)}),

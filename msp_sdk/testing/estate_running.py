@@ -205,6 +205,8 @@ class RunningEstate:
             address=f"127.{self.network}.{_NEWCOMERS + third}.{1 + fourth}",
             door="https",
             truth=AGENT,
+            troubles=(),
+            decided_by=None,
             last_seen_at=datetime.now(UTC),
         )
         self.credential.administers |= {entry.name.casefold()}
@@ -233,7 +235,7 @@ class RunningEstate:
         """
         entry = self._find(name)
         self._directory.change(self._dn(entry), {"userAccountControl": UAC_WORKSTATION | UAC_DISABLED})
-        self._replace(entry, evolve(entry, enabled=False, truth="disabled-account"))
+        self._replace(entry, _with_trouble(entry, "disabled-account"))
 
     async def rename(self, name: str, other: str) -> None:
         """A computer takes another name: in the directory, in DNS, in its certificate, and the machine itself.
@@ -243,7 +245,7 @@ class RunningEstate:
         """
         before = self._find(name)
         self._check_free(other)
-        entry = evolve(before, name=other)
+        entry = evolve(before, name=other, machine_name=None)
         fresh = make_planned_entry(entry, self.spec.domain).attributes
         moved = self._directory.move(self._dn(before), split_dn(self._dn(before))[1], name=other)
         named = ("sAMAccountName", "dNSHostName", "servicePrincipalName")
@@ -309,3 +311,11 @@ class RunningEstate:
         taken = name.casefold().encode()
         if any(held.folded.get("name", (b"",))[0].lower() == taken for held in self._directory.entries):
             raise ConfigError(f"the name {name} is taken.")
+
+
+def _with_trouble(entry: PlannedComputer, name: str) -> PlannedComputer:
+    """The computer with one trouble that decides, whatever it had before."""
+    trouble = TROUBLES[name]
+    return evolve(
+        trouble.change(entry), truth=trouble.truth or AGENT, troubles=(name,), decided_by=name, or_else=trouble.or_else
+    )

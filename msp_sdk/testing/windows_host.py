@@ -287,3 +287,16 @@ def text_parameter(parameters: Mapping[str, object], name: str) -> str:
 def _identify(machine: Machine, parameters: dict[str, object], payload: bytes) -> Mapping[str, object]:
     del machine, parameters, payload
     return {"identified": True}
+
+
+@answers("execution-policy", sha256="aa58f206b34dce1fdc08e92d51f8060a85915735c82d085f3e8956a289541016")
+def _execution_policy(machine: Machine, parameters: dict[str, object], payload: bytes) -> Mapping[str, object]:
+    """One policy for each scope that is asked for; the note ``group_execution_policy`` is what Group Policy sets."""
+    del parameters, payload
+    policies = {
+        "MachinePolicy": machine.notes.get("group_execution_policy", "Undefined"),
+        "UserPolicy": "Undefined",
+        "CurrentUser": "Undefined",
+        "LocalMachine": machine.execution_policy,
+    }
+    return {"policies": [{"scope": scope, "policy": policy} for scope, policy in policies.items()]}

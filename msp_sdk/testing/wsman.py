@@ -18,8 +18,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from email.utils import formatdate
 from types import TracebackType
 from typing import Any, Self
 
@@ -115,6 +117,7 @@ class WsmanHost:
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._restart: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -127,6 +130,8 @@ class WsmanHost:
 
     async def start(self) -> None:
         """Open the doors. Shells of before are gone, as after a restart of the service."""
+        self._loop = asyncio.get_running_loop()
+        self.machine.on_power_off.append(self._lose_power)
         if self.http_port is not None:
             await self._listen(self.http_port, tls=False)
         if self.https_port is not None:
@@ -134,6 +139,8 @@ class WsmanHost:
 
     async def stop(self) -> None:
         """Close the doors, cut all connections and end all shells."""
+        if self._lose_power in self.machine.on_power_off:
+            self.machine.on_power_off.remove(self._lose_power)
         for server in self._servers:
             server.close()
         self._servers.clear()
@@ -160,6 +167,16 @@ class WsmanHost:
             task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks))
+
+    def _lose_power(self) -> None:
+        """The machine goes down, said from whatever thread: shells and connections go with it."""
+
+        def cut() -> None:
+            self.shells.close()
+            for task in tuple(self._tasks):
+                task.cancel()
+
+        self._loop.call_soon_threadsafe(cut)
 
     async def _listen(self, port: int, *, tls: bool) -> None:
         context = self.certificate.late_context() if tls and self.certificate is not None else None
@@ -210,6 +227,8 @@ class WsmanHost:
         if connection.answer:
             reply = evolve(reply, challenges=(*reply.challenges, connection.answer))
             connection.answer = ""
+        ahead_s = self.machine.clock.skew.total_seconds()
+        reply = evolve(reply, date=formatdate(time.time() + ahead_s, usegmt=True))
         way = hitch.way if hitch is not None else None
         over_s = hitch.seconds if hitch is not None and hitch.way == "drip" else self.faults.drip_s
         await send(connection.writer, spoil_reply(way, reply), way, over_s)

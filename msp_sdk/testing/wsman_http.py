@@ -58,13 +58,20 @@ class Request:
 
 @frozen
 class Reply:
-    """An HTTP answer. ``challenges`` are for ``WWW-Authenticate``; ``ends`` says that the connection ends with it."""
+    """An HTTP answer.
+
+    Attributes:
+        challenges: For ``WWW-Authenticate``.
+        ends: The connection ends with it.
+        date: By the host's clock, as HTTP writes it; http.sys always sends one.
+    """
 
     status: int
     body: bytes = b""
     content_type: str = SOAP
     challenges: tuple[str, ...] = ()
     ends: bool = False
+    date: str = ""
 
     def head(self) -> bytes:
         """Everything before the body."""
@@ -74,6 +81,8 @@ class Reply:
             rows.append(f"Content-Type: {self.content_type}")
         if self.ends:
             rows.append("Connection: close")
+        if self.date:
+            rows.append(f"Date: {self.date}")
         return "\r\n".join([*rows, f"Content-Length: {len(self.body)}", "", ""]).encode("latin-1")
 
 

@@ -98,7 +98,7 @@ class Channel:
 
         Raises:
             UnreachableError: ``winrm-closed`` when refused, ``no-answer`` when silent. Retryable.
-            WindowsError: ``certificate-untrusted``.
+            WindowsError: ``certificate-untrusted``, ``certificate-expired`` or ``certificate-weak``.
             WrongHostError: The certificate is another host's.
             EncryptionRefusedError: What answered speaks no TLS that we accept.
             ConfigError: A trusted CA is no PEM certificate.
@@ -107,17 +107,17 @@ class Channel:
         try:
             if not place.door.tls:
                 return cls(place, sock, None)
-            why = ""
+            refusal: ssl.SSLCertVerificationError | None = None
             try:
                 sock = tls = _handshake(place, sock, _context(place.trust.cas))
             except ssl.SSLCertVerificationError as error:
                 # Look at what it shows, to say what is wrong or to find it listed. Nothing has been said yet.
-                why = error.verify_message
+                refusal = error
                 sock.close()
                 sock = _connect(place, timeout_s)
                 sock = tls = _handshake(place, sock, _context(None))
             certificate = _certificate(tls)
-            _check_certificate(place, certificate, why)
+            _check_certificate(place, certificate, refusal)
             return cls(place, tls, certificate)
         except MspError:
             sock.close()
@@ -315,16 +315,29 @@ def _certificate(sock: ssl.SSLSocket) -> bytes:
     return der
 
 
-def _check_certificate(place: Place, certificate: bytes, why: str) -> None:
-    """Believe a certificate or not; ``why`` is what OpenSSL had against it, empty when a trusted CA signed it."""
+# OpenSSL's numbers (x509_vfy.h) where they say more than that no trusted CA signed it.
+_UNBELIEVED = {
+    9: "certificate-expired",  # CERT_NOT_YET_VALID
+    10: "certificate-expired",  # CERT_HAS_EXPIRED
+    66: "certificate-weak",  # EE_KEY_TOO_SMALL
+    67: "certificate-weak",  # CA_KEY_TOO_SMALL
+    68: "certificate-weak",  # CA_MD_TOO_WEAK
+}
+CERTIFICATE_REASONS = frozenset({"certificate-untrusted", *_UNBELIEVED.values()})
+"""The codes of a certificate that is not believed; one for another name is ``wrong-host``."""
+
+
+def _check_certificate(place: Place, certificate: bytes, refusal: ssl.SSLCertVerificationError | None) -> None:
+    """Believe a certificate or not; ``refusal`` is what OpenSSL had against it, None when a trusted CA signed it."""
     digest = hashlib.sha256(certificate).hexdigest()
     listed = digest in place.trust.listed_sha256
     found = names_in(certificate)
-    if why and not listed:
+    if refusal is not None and not listed:
+        code = _UNBELIEVED.get(refusal.verify_code, "certificate-untrusted")
         raise WindowsError(
-            f"the certificate of {place.hostname} is not believed: {why}.",
-            code="certificate-untrusted",
-            remedy=reason("certificate-untrusted").remedy,
+            f"the certificate of {place.hostname} is not believed: {refusal.verify_message}.",
+            code=code,
+            remedy=reason(code).remedy,
             context={"hostname": place.hostname, "sha256": digest, "names": list(found)},
         )
     if listed and all(is_address(name) for name in place.certificate_names):

@@ -115,6 +115,8 @@ def out_of_reach(target: Target) -> str:
     one = len(ports) == 1
     if target.unreachable_reason == "no-address":
         return "when it was last probed no address of it was known, so no door was tried."
+    if target.unreachable_reason == "address-excluded":
+        return f"its address is excluded, so nothing was sent{where}."
     if target.doors:
         found = ", ".join(str(port) for port in target.doors)
         return (

@@ -26,11 +26,12 @@ from msp_sdk.models.credential import Credential, CredentialState
 from msp_sdk.models.reason import remedy_of
 from msp_sdk.models.target import Target
 from msp_sdk.network.kdcs import Kdc, Kdcs
-from msp_sdk.network.kerberos_tickets import KerberosTickets, NotApplicable, ServiceTicket
+from msp_sdk.network.kerberos_account import ServiceTicket
+from msp_sdk.network.kerberos_tickets import KerberosTickets, NotApplicable
 from msp_sdk.network.logons import LogonAttempt, LogonLedger, LogonPlace
 from msp_sdk.network.passwords import open_password
 from msp_sdk.windows import doors, ticket_logon
-from msp_sdk.windows.channel import Channel, Place, Trust
+from msp_sdk.windows.channel import CERTIFICATE_REASONS, Channel, Place, Trust
 from msp_sdk.windows.doors import Door, HostPolicy, Mechanism
 from msp_sdk.windows.ntlm import NtlmLogon
 from msp_sdk.windows.transport import Wsman
@@ -40,7 +41,7 @@ _LOGON_S = 2.0
 _OK = 200
 _NO_SERVICE = "no-service-principal"
 # What a failed door says of a host: the higher, the less.
-_SAYS_LITTLE = {"certificate-untrusted": 0, "winrm-closed": 1, "connection-lost": 2, "no-answer": 3}
+_SAYS_LITTLE = {"winrm-closed": 1, "connection-lost": 2, "no-answer": 3}
 
 
 @frozen
@@ -180,7 +181,7 @@ class HostLink:
             try:
                 channel = Channel.connect(Place(address, door, self.name, names, trust), self._options.connect_s)
             except WindowsError as error:
-                if error.code == "certificate-untrusted" and doors.passes_by(self._target, mechanism, door):
+                if error.code in CERTIFICATE_REASONS and doors.passes_by(self._target, mechanism, door):
                     self.passed_by += (PassedDoor(address, door.port, error.code, error.detail),)
                 elif not isinstance(error, UnreachableError):
                     raise

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from msp_sdk.network.excluded import ExcludedNetworks
 from msp_sdk.network.resolver import DnsServer, parse_server
 from msp_sdk.provisioning import DEFAULT_PATH
 from msp_sdk.secret import Secret
@@ -24,6 +25,7 @@ class ApplianceSettings:
         search: Search domains that replace those of resolv.conf and leases.
         ca_file: CAs to trust for Central instead of the system's.
         sweep: Look for Windows hosts in the appliance's own subnets too; a person asks for it.
+        excluded: Networks and addresses that discovery, sweep and probing never touch.
     """
 
     config: Path = DEFAULT_PATH
@@ -33,6 +35,7 @@ class ApplianceSettings:
     search: tuple[str, ...] = ()
     ca_file: str | None = None
     sweep: bool = False
+    excluded: ExcludedNetworks = field(factory=ExcludedNetworks)
 
     @property
     def state_folder(self) -> Path:
@@ -62,10 +65,11 @@ def read_settings(
     """Put the settings together.
 
     Environment: ``MSP_CONFIG``, ``MSP_CENTRAL``, ``MSP_PROVISION_CODE``, ``MSP_RESOLVERS`` and ``MSP_SEARCH`` (both
-    separated by commas), ``MSP_CENTRAL_CA``, ``MSP_SWEEP`` (``1`` means yes).
+    separated by commas), ``MSP_CENTRAL_CA``, ``MSP_SWEEP`` (``1`` means yes), ``MSP_EXCLUDED`` (networks and addresses,
+    separated by commas).
 
     Raises:
-        ConfigError: A resolver is malformed.
+        ConfigError: A resolver or an excluded network is malformed.
     """
     code = environ.get("MSP_PROVISION_CODE")
     return ApplianceSettings(
@@ -76,6 +80,7 @@ def read_settings(
         search=search or _words(environ.get("MSP_SEARCH", "")),
         ca_file=ca_file or environ.get("MSP_CENTRAL_CA") or None,
         sweep=environ.get("MSP_SWEEP") == "1",
+        excluded=ExcludedNetworks.parse(_words(environ.get("MSP_EXCLUDED", ""))),
     )
 
 

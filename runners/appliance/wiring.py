@@ -8,6 +8,8 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from attrs import evolve
+
 from msp_sdk.checkin import CheckinClient, CompletedGenerations, Holdings, Outbox, Report
 from msp_sdk.compliance import ComplianceScanner
 from msp_sdk.deployment import AgentDeployer
@@ -103,10 +105,15 @@ class Tools:
             options=HttpOptions(ca_file=settings.ca_file, attempts=1),
         )
         self.packages = PackageCache(settings.config.parent / "packages", self.checkin.http)
-        self.probing = ProbeOptions()
+        self.probing = ProbeOptions(excluded=settings.excluded)
         # What trips a small site's firewall is the sum of what discovery, sweep and reachability knock at.
         self.pace = Pace(self.probing)
-        self._discovery = DiscoveryOptions(resolvers=settings.resolvers, search=settings.search, pace=self.pace)
+        self._discovery = DiscoveryOptions(
+            resolvers=settings.resolvers,
+            search=settings.search,
+            doors=evolve(DiscoveryOptions().doors, excluded=settings.excluded),
+            pace=self.pace,
+        )
         self.discoverer = DomainDiscoverer(options=self._discovery)
         # None where nobody asked for it.
         self.sweep: Callable[[], Awaitable[Sweep]] | None = self._sweep if settings.sweep else None

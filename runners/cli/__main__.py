@@ -19,12 +19,12 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from msp_sdk.errors import CentralError, ConfigError, MspError
-from runners.cli import appliance, central, demo, deploy, discover, enumerate_, partner, plan, probe, testing_
+from runners.cli import appliance, central, demo, deploy, discover, doctor, enumerate_, partner, plan, probe, testing_
 from runners.cli.common import Parser, plain
 
 DONE, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
 _NOT_FOUND, _UNPROCESSABLE = 404, 422
-_COMMANDS = (demo, central, partner, appliance, discover, enumerate_, probe, plan, deploy, testing_)
+_COMMANDS = (demo, central, partner, appliance, discover, enumerate_, probe, doctor, plan, deploy, testing_)
 # What a command needs beside the library itself, as the extras of the package.
 _EXTRAS = {"demo": "central,appliance,testing", "central": "central"}
 # After Ctrl-C a logon that is under way is given this long to end, so that the ledger knows how it did.

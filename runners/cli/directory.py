@@ -36,10 +36,10 @@ def add_resolver_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--search", metavar="DOMAIN", action="append", default=[], help="domain to look for")
 
 
-def add_directory_options(parser: argparse.ArgumentParser) -> None:
+def add_directory_options(parser: argparse.ArgumentParser, *, user_required: bool = True) -> None:
     """Everything that reading a directory takes."""
     add_resolver_options(parser)
-    parser.add_argument("--user", metavar="USER", required=True, help=r"user@domain or DOMAIN\user")
+    parser.add_argument("--user", metavar="USER", required=user_required, help=r"user@domain or DOMAIN\user")
     parser.add_argument("--password-file", metavar="FILE", help="else MSP_PASSWORD, else a prompt")
     parser.add_argument("--server", metavar="HOST[:PORT]", help="a controller, instead of discovery")
     parser.add_argument("--ca", metavar="FILE", help="PEM of the CA that signed the controllers' certificates")

@@ -127,7 +127,9 @@ async def open_hosts(options: argparse.Namespace) -> AsyncIterator[tuple[Windows
             async def prove(_: Credential) -> None:
                 await enumerator.prove()
         else:
-            credential = _local_credential(options, ledger)
+            if not options.hosts:
+                raise ConfigError("name hosts, or a --domain.")
+            credential = local_credential(options, ledger)
             merged = await _named_targets(options, credential)
             prove = None  # type: ignore[assignment]
         policy = HostPolicy(
@@ -193,11 +195,15 @@ def _named(enumeration: Enumeration, names: Sequence[str]) -> tuple[Computer, ..
     return tuple(found.values())
 
 
-def _local_credential(options: argparse.Namespace, ledger: LogonLedger) -> Credential:
+def local_credential(options: argparse.Namespace, ledger: LogonLedger) -> Credential:
+    """The typed credential of hosts' own administrator.
+
+    Raises:
+        LogonNotAllowedError: It was refused before, and ``--try-again`` is missing; nothing was sent.
+        ConfigError: It is no local account, or the password cannot be read.
+    """
     from msp_sdk.models.credential import Credential
 
-    if not options.hosts:
-        raise ConfigError("name hosts, or a --domain.")
     if not options.user.startswith(".\\"):
         raise ConfigError(
             "without --domain the user is a local administrator of the hosts.",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msp_sdk.errors import ConfigError, UnreachableError
+from msp_sdk.models.reason import remedy_of
 from runners.cli.common import print_json, print_line, print_table
 from runners.cli.directory import add_directory_options
 from runners.cli.fleet import open_hosts
@@ -79,7 +80,7 @@ def _target(merged: MergeResult, host: str) -> Target:
     if merged.targets:
         return merged.targets[0]
     code = merged.skipped[0].reason if merged.skipped else "no-address"
-    raise UnreachableError(f"{host} is not one that is logged on to.", code=code)
+    raise UnreachableError(f"{host} is not logged on to ({code}).", code=code, remedy=remedy_of(code))
 
 
 def _make_folder(out: str) -> Path:

@@ -143,6 +143,10 @@ class Windows(RuleBasedStateMachine):
     def set_antivirus(self, scan_s, quarantines):
         self.machine.antivirus.scan_s, self.machine.antivirus.quarantines = scan_s, quarantines
 
+    @rule(source=PATHS, place=st.none() | PATHS)
+    def put_off(self, source, place):
+        self.machine.pending_reboot.rename(source, place)
+
     @rule()
     def reboot(self):
         self.machine.reboot()
@@ -195,4 +199,4 @@ class Windows(RuleBasedStateMachine):
 
 
 TestWindows = Windows.TestCase
-TestWindows.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestWindows.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)

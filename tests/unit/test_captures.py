@@ -45,6 +45,7 @@ def made_up(script: str = "scan-firewall", **changes: object) -> Capture:
         windows="10.0.17763.0",
         powershell="5.1",
         names="made up",
+        host=Machine("HOST1").identity(),
         input=loaded.contract.example_input,
         output=loaded.contract.example_output,
     )
@@ -101,6 +102,13 @@ def test_capture_runs_every_script_of_the_plan_and_changes_nothing(tmp_path: Pat
     assert not any(load(call.script).writes for call in machine.calls)
     assert machine.files.size_bytes == 0
     assert {answer.windows for answer in answers} == {"10.0.17763.0"}
+    assert {answer.host["computer_name"] for answer in answers} == {"HOST1"}
+    sids = {answer.host["sid"] for answer in answers}
+    assert sids == {"S-1-5-21-1-1-1-1000"}
+    (computers,) = [answer for answer in answers if answer.script == "directory-computers"]
+    entries = gzip.decompress(base64.b64decode(str(computers.output["entries"])))
+    assert (computers.output["count"], entries.count(b"\n")) == (1, 1)
+    assert b64("NAME1$").encode() in entries
 
 
 def test_script_that_fails_on_the_host_is_told_and_the_others_are_recorded(tmp_path: Path):
@@ -230,6 +238,10 @@ def shape_trouble(capture: Capture) -> str:
     machine = Machine("HOST1", domain="CORP", dns_domain="corp.example", is_controller=True)
     machine.notes["directory"] = []
     value = handler.handler(machine, dict(capture.input), b"")
+    for name, here in machine.identity().items():
+        there = capture.host.get(name, "missing")
+        if there is not None and type(there) is not type(here):
+            return f"the host's {name} is {here!r} here and {there!r} there"
     if set(value) != set(capture.output):
         return f"the keys are {sorted(value)} here and {sorted(capture.output)} there"
     return script.contract.trouble("output", capture.output) or script.contract.trouble("output", value)
@@ -246,6 +258,7 @@ def test_stand_in_answers_in_the_shape_of_every_capture():
 def test_comparison_finds_what_the_stand_in_does_not_have():
     assert shape_trouble(made_up()) == ""
     assert "more" in shape_trouble(made_up(output={**made_up().output, "more": 1}))
+    assert "host" in shape_trouble(made_up(host={**made_up().host, "sid": 5}))
     assert "service_state" in shape_trouble(made_up(output={"profiles": [], "service_state": 4}))
 
 

@@ -17,7 +17,19 @@ from pathlib import Path
 import pytest
 
 MSP = [sys.executable, "-m", "runners.cli"]
-COMMANDS = {"demo", "central", "partner", "appliance", "discover", "enumerate", "probe", "plan", "deploy", "testing"}
+COMMANDS = {
+    "demo",
+    "central",
+    "partner",
+    "appliance",
+    "discover",
+    "enumerate",
+    "probe",
+    "doctor",
+    "plan",
+    "deploy",
+    "testing",
+}
 CODE = "K7QX-0000-0000-0000"
 
 
@@ -92,6 +104,8 @@ def test_help_loads_nothing_heavy(environ):
         ["partner", "codes", "create", "--uses", "x"],
         ["enumerate", "corp.example"],
         ["probe"],
+        ["doctor"],
+        ["doctor", "srv1", "srv2"],
         ["appliance", "claim"],
         ["discover", "too", "many"],
     ],

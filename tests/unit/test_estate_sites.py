@@ -75,6 +75,14 @@ def test_everything_at_once_lies_one_upon_the_other_and_ends_with_what_decides()
             assert entry.truth == TROUBLES[entry.decided_by].truth
 
 
+def test_program_may_give_up_at_the_second_thing_that_goes_wrong_once():
+    computers = plan(computers=16, faults={"forgets-logon": 1.0, "shell-gone": 1.0})
+    both = [entry for entry in computers if len(entry.troubles) == 2]
+    assert both
+    assert {entry.or_else for entry in both} == {("connection-lost",)}
+    assert {entry.or_else for entry in plan(faults={"forgets-logon": 3})} == {()}
+
+
 @pytest.mark.parametrize("faults", ["none", *PRESETS, "silent=0.1", "silent=2,self-signed=0.5"])
 def test_mixes_can_be_named_or_written(faults):
     assert plan(faults=parse_faults(faults))
@@ -197,6 +205,25 @@ def test_directory_is_read_whole_whatever_is_wrong_with_its_first_controller_or_
                 found = await enumerator.enumerate()
             assert {entry.hostname.upper() for entry in found.computers} == {entry.name for entry in estate.plan}
             assert estate.violations() == ()
+
+    asyncio.run(go())
+
+
+def test_truth_goes_with_what_happens_to_a_computer():
+    async def go():
+        async with Estate.build(7, computers=16, faults={"not-yet-started": 1, "renamed": 1, "silent": 1}) as estate:
+            new, renamed, silent = (
+                next(entry.name for entry in estate.plan if name in entry.troubles)
+                for name in ("not-yet-started", "renamed", "silent")
+            )
+            await estate.boot(new)
+            await estate.rename(renamed, "BACK-1")
+            await estate.disable(silent)
+            told = estate.trouble_facts()
+            assert told[new] == {"truth": "agent", "or_else": [], "troubles": [], "layer": None}
+            assert told[silent]["troubles"] == ["disabled-account"]
+            assert told[silent]["layer"] == "account"
+            assert estate.hosts["BACK-1"].machine.name == "BACK-1"
 
     asyncio.run(go())
 

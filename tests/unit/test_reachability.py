@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from contextlib import closing
 
 import pytest
+from attrs import evolve
 
 from msp_sdk.errors import DiscoveryError
 from msp_sdk.models.computer import Computer
 from msp_sdk.models.reason import REASONS
 from msp_sdk.models.target import Target
+from msp_sdk.network.excluded import ExcludedNetworks
 from msp_sdk.network.probe import Door, DoorState, ProbeOptions
-from msp_sdk.reachability import ReachabilityProber, diagnose
+from msp_sdk.reachability import ReachabilityCache, ReachabilityProber, Sign, diagnose
 
 
 def computer(name: str, *addresses: str, skipped: str | None = None) -> Computer:
@@ -43,6 +45,9 @@ def probe(hosts, options: ProbeOptions, **more):
     ("states", "reachable", "reason"),
     [
         ((), False, "no-address"),
+        (("excluded", "excluded"), False, "address-excluded"),
+        (("excluded", "silent"), False, "no-answer"),
+        (("excluded", "open"), True, None),
         (("silent", "silent"), False, "no-answer"),
         (("silent", "refused"), False, "winrm-closed"),
         (("refused", "open"), True, None),
@@ -55,6 +60,41 @@ def test_doors_are_judged(states: tuple[DoorState, ...], reachable, reason: str 
     found = diagnose([Door("10.0.0.1", 5986 - index, state) for index, state in enumerate(states)])
     assert (found.reachable, found.reason) == (reachable, reason)
     assert reason is None or reason in REASONS
+
+
+A, B = "10.0.0.1", "10.0.0.2"
+SILENT, ELSEWHERE = Door(A, 5986, "silent"), Door(B, 5986, "silent")
+PRESENT, ABSENT = Sign("neighbour", A, "present"), Sign("neighbour", A, "absent")
+
+
+@pytest.mark.parametrize(
+    ("doors", "life", "reason", "is_on"),
+    [
+        ([SILENT], [], "no-answer", False),
+        ([SILENT], [Sign("tcp", A, "silent", 135), Sign("ping", A, "silent")], "no-answer", False),
+        ([SILENT], [Sign("ping", A, "unavailable")], "no-answer", False),
+        ([SILENT], [Sign("tcp", A, "failed", 135)], "no-answer", False),
+        ([SILENT], [Sign("tcp", A, "refused", 135)], "winrm-blocked", True),
+        ([SILENT], [Sign("tcp", A, "open", 135)], "winrm-blocked", True),
+        ([SILENT], [Sign("ping", A, "answered")], "winrm-blocked", True),
+        ([SILENT], [PRESENT], "winrm-blocked", True),
+        ([SILENT], [ABSENT], "not-at-address", False),
+        # At its other address, on another network, it may well be.
+        ([SILENT, ELSEWHERE], [ABSENT], "no-answer", False),
+        ([SILENT, ELSEWHERE], [ABSENT, Sign("neighbour", B, "absent")], "not-at-address", False),
+        ([SILENT, ELSEWHERE], [ABSENT, Sign("ping", B, "answered")], "winrm-blocked", True),
+        ([Door(A, 5985, "refused")], [ABSENT], "winrm-closed", True),
+        ([Door(A, 5985, "open")], [ABSENT], None, True),
+        ([Door(A, 5985, "failed", "ENETUNREACH")], [], "no-route", False),
+        ([Door(A, 5985, "failed", "EMFILE"), Door(B, 5985, "failed", "ENETUNREACH")], [], "internal", False),
+    ],
+)
+def test_other_signs_of_life_tell_on_from_unknown_and_nothing_tells_off(doors, life, reason: str | None, is_on):
+    # Lesson 56.
+    found = diagnose(doors, life)
+    assert (found.reason, found.is_on) == (reason, is_on)
+    assert reason is None or reason in REASONS
+    assert len(found.evidence) == len(doors) + len(life)
 
 
 def test_open_closed_silent_and_nameless_hosts_are_told_apart():
@@ -137,3 +177,51 @@ def test_iteration_that_is_left_early_leaves_nothing_running():
         return len(asyncio.all_tasks())
 
     assert asyncio.run(first_only()) == 1
+
+
+def test_host_at_an_excluded_address_is_left_alone_with_its_reason():
+    # Lesson 61: and whoever works on hosts leaves alone what is not reachable.
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        server.setblocking(False)
+        options = ProbeOptions(
+            ports=(server.getsockname()[1],),
+            connects_per_second=None,
+            excluded=ExcludedNetworks.parse(["127.0.0.0/8"]),
+        )
+        found = probe([computer("station", "127.0.0.1")], options)["station"]
+        assert (found.reachable, found.unreachable_reason) == (False, "address-excluded")
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_was_seen_a_moment_ago_is_not_knocked_at_again():
+    clock = Clock()
+    cache = ReachabilityCache(clock=clock)
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        port = server.getsockname()[1]
+        options = ProbeOptions(ports=(port,), connects_per_second=None)
+        assert probe([computer("srv1", "127.0.0.1")], options, cache=cache)["srv1"].reachable
+    # The door is closed now. That shows when the sign of life has grown old, or when nothing is remembered.
+    clock.now += 299
+    assert probe([computer("srv1", "127.0.0.1")], options, cache=cache)["srv1"].reachable
+    assert not probe([computer("srv1", "127.0.0.1")], options)["srv1"].reachable
+    clock.now += 2
+    assert not probe([computer("srv1", "127.0.0.1")], options, cache=cache)["srv1"].reachable
+
+
+def test_an_exclusion_is_above_what_is_remembered():
+    cache = ReachabilityCache()
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        options = ProbeOptions(ports=(server.getsockname()[1],), connects_per_second=None)
+        probe([computer("srv1", "127.0.0.1")], options, cache=cache)
+        excluded = evolve(options, excluded=ExcludedNetworks.parse(["127.0.0.1"]))
+        found = probe([computer("srv1", "127.0.0.1")], excluded, cache=cache)["srv1"]
+    assert (found.doors, found.unreachable_reason) == ((), "address-excluded")

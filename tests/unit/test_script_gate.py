@@ -21,8 +21,16 @@ CARRIERS = ("bootstrap", "prelude")
 # those, and what misses them is caught where they are called.
 CMDLETS = frozenset(
     {
-        *("ConvertFrom-Json", "ConvertTo-Json", "Get-CimInstance", "Get-Service", "Invoke-CimMethod", "New-Object"),
-        *("New-Service", "Set-ExecutionPolicy", "Start-Service", "Start-Sleep", "Stop-Service"),
+        *("ConvertFrom-Json", "ConvertTo-Json", "Get-CimInstance", "Get-ExecutionPolicy", "Get-Service"),
+        *(
+            "Invoke-CimMethod",
+            "New-Object",
+            "New-Service",
+            "Set-ExecutionPolicy",
+            "Start-Service",
+            "Start-Sleep",
+            "Stop-Service",
+        ),
         *("Get-MpComputerStatus", "Get-NetFirewallProfile"),
     }
 )

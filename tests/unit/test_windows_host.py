@@ -128,6 +128,15 @@ def test_full_disk_refuses_a_write_and_a_deletion_makes_room(machine: Machine):
     assert machine.disk_free_bytes == 10
 
 
+def test_file_taken_away_under_its_writer_takes_no_room(machine: Machine):
+    before = machine.disk_free_bytes
+    with machine.files.open(EXE, {"write"}, share=set()) as handle:
+        machine.files.delete(EXE)
+        handle.write(b"x" * 100)
+    assert machine.disk_free_bytes == before + len(b"MZ1")
+    assert not machine.files.exists(EXE)
+
+
 def test_slow_disk_takes_the_time_of_the_machine(machine: Machine):
     machine.files.bytes_per_s = 100.0
     machine.program().write(r"C:\Program Files\big", b"x" * 500)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 import msp_sdk.testing.script_handlers  # noqa: F401 (registers who answers our scripts)
 from msp_sdk.testing.agent_file import build_agent_file
+from msp_sdk.testing.host_lab import HostLab
 from msp_sdk.testing.machine.rights import CLOSED
 from msp_sdk.testing.machine.services import Service
 from msp_sdk.testing.windows_host import Machine, ScriptFault, handler_of
+from msp_sdk.testing.wsman import HostsThread
 from msp_sdk.windows.scripts import load
 
 FOLDER = r"C:\Program Files\Agent"
@@ -127,8 +131,13 @@ def test_service_that_does_not_start_is_told_with_its_reason(machine: Machine, t
 
 def test_service_that_hangs_while_it_stops_leaves_the_file_alone(machine: Machine):
     agent(machine).stop_s = float("inf")
-    assert failure(install, machine).code == "install-failed"
-    assert machine.files.read(EXE) == OLD
+    for _ in range(2):
+        assert failure(install, machine).code == "install-failed"
+        assert (machine.files.read(EXE), agent(machine).state) == (OLD, "stop pending")
+    machine.reboot()
+    agent(machine).stop_s = 0.0
+    assert install(machine)["changed"]
+    assert (machine.files.read(EXE), agent(machine).state) == (NEW, "running")
 
 
 def test_disk_that_fills_up_between_staging_and_installing_is_named_and_the_old_one_runs_again(machine: Machine):
@@ -190,3 +199,27 @@ def test_state_of_a_file_that_nobody_may_read_now_is_an_error_and_no_empty_answe
     with machine.files.open(EXE, {"write"}, share=set()):
         assert failure(run, machine, "agent-state").code == "script-failed"
     assert run(machine, "agent-state")["file_sha256"] == hashlib.sha256(OLD).hexdigest()
+
+
+def test_reboot_cuts_connections_and_shells_and_the_next_script_finds_the_machine_up_again(tmp_path: Path):
+    lab = HostLab(tmp_path)
+    host = lab.host("SRV1", https=False)
+    credential = lab.local_credential()
+
+    async def go() -> int:
+        shells = lab.shells()
+        try:
+            async with shells.open(lab.target(host), credential) as shell:
+                await shell.identify()
+                host.machine.reboot()
+                await asyncio.sleep(0.1)
+                left = len(host.shells.shells)
+                assert (await shell.identify()).computer_name == "SRV1"
+                return left
+        finally:
+            await shells.aclose()
+
+    with HostsThread([host]):
+        left = asyncio.run(go())
+    assert (left, host.machine.boot_count, host.machine.violations) == (0, 1, [])
+    assert host.machine.on_power_off == []

@@ -109,6 +109,11 @@ class Handle:
         self._files.fill(self._node, content)
         self._written = True
 
+    def empty(self) -> None:
+        """Leave nothing in it, as opening it with ``create`` does."""
+        self._files.fill(self._node, b"")
+        self._written = True
+
     def close(self) -> None:
         """Let go of it. A file that was deleted meanwhile goes with its last handle."""
         if not self.is_open:
@@ -295,7 +300,7 @@ class Files:
         self.check(node, access, share, who)
         handle = Handle(self, node, access, share)
         if mode == "create":
-            self.fill(node, b"")
+            handle.empty()
         return handle
 
     def check(self, node: Node, access: AbstractSet[Access], share: AbstractSet[Access], who: Who) -> None:
@@ -336,8 +341,10 @@ class Files:
         Raises:
             WindowsFault: There is no room; the file is as it was.
         """
-        self._check_room(len(content) - len(node.content))
-        self.free_bytes += len(node.content) - len(content)
+        # One that was taken away under its writer takes no room any more.
+        if self._nodes.get(key(node.path)) is node:
+            self._check_room(len(content) - len(node.content))
+            self.free_bytes += len(node.content) - len(content)
         node.content = content
         if slowly and self.bytes_per_s is not None:
             self.clock.advance(len(content) / self.bytes_per_s)
