@@ -17,6 +17,7 @@ from typing import Literal
 from attrs import evolve
 
 from msp_sdk.errors import ConfigError
+from msp_sdk.testing import wsman_faults
 from msp_sdk.testing.estate_faults import COMPUTER_LAYERS, TROUBLES, Layer, Wanted, is_share, troubles_of
 from msp_sdk.testing.estate_plan import (
     AGENT,
@@ -152,5 +153,14 @@ def _spoil(entry: PlannedComputer, troubles: Sequence[str]) -> PlannedComputer:
             trouble.change(entry), troubles=(*entry.troubles, name), or_else=(*entry.or_else, *trouble.or_else)
         )
         if trouble.truth is not None:
-            return evolve(entry, truth=trouble.truth, decided_by=name)
-    return entry
+            entry = evolve(entry, truth=trouble.truth, decided_by=name)
+            break
+    return evolve(entry, or_else=(*entry.or_else, *_given_up_at(entry.troubles)))
+
+
+def _given_up_at(troubles: Sequence[str]) -> tuple[str, ...]:
+    """Where two things go wrong once each, an honest program may give up at the second."""
+    hitches = [hitch for name in troubles if (hitch := TROUBLES[name].hitch) is not None and not hitch.lasting]
+    if len(hitches) < 2:  # noqa: PLR2004 (as said)
+        return ()
+    return tuple(sorted(set().union(*(wsman_faults.TROUBLES[hitch.name].ends_as for hitch in hitches)) - {""}))

@@ -75,6 +75,14 @@ def test_everything_at_once_lies_one_upon_the_other_and_ends_with_what_decides()
             assert entry.truth == TROUBLES[entry.decided_by].truth
 
 
+def test_program_may_give_up_at_the_second_thing_that_goes_wrong_once():
+    computers = plan(computers=16, faults={"forgets-logon": 1.0, "shell-gone": 1.0})
+    both = [entry for entry in computers if len(entry.troubles) == 2]
+    assert both
+    assert {entry.or_else for entry in both} == {("connection-lost",)}
+    assert {entry.or_else for entry in plan(faults={"forgets-logon": 3})} == {()}
+
+
 @pytest.mark.parametrize("faults", ["none", *PRESETS, "silent=0.1", "silent=2,self-signed=0.5"])
 def test_mixes_can_be_named_or_written(faults):
     assert plan(faults=parse_faults(faults))
