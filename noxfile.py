@@ -109,8 +109,8 @@ def demo(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Ratios within one run; nothing is asserted. ``nox -s bench -- directory`` runs that one alone."""
     chosen, options = (session.posargs[0], session.posargs[1:]) if session.posargs else ("", ())
-    if chosen not in ("", "ratios", "directory", "probe"):
-        session.error("`nox -s bench -- ` takes ratios, directory or probe; --help after it tells more")
+    if chosen not in ("", "ratios", "directory", "probe", "windows"):
+        session.error("`nox -s bench -- ` takes ratios, directory, probe or windows; --help after it tells more")
     install_package(session, *TEST_TOOLS)
     if chosen in ("", "ratios"):
         session.run("pytest", "tests/bench", "--benchmark-only", "--benchmark-group-by=group", *options)
@@ -124,6 +124,8 @@ def bench(session: nox.Session) -> None:
         session.run("python", "-m", "tests.bench.directory", *options)
     if chosen in ("", "probe"):
         session.run("python", "-m", "tests.bench.probe", *options)
+    if chosen in ("", "windows"):
+        session.run("python", "-m", "tests.bench.windows", *options)
 
 
 @nox.session(reuse_venv=False)

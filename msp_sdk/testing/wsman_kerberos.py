@@ -26,12 +26,14 @@ class KerberosKeys:
         keytab: Its keys, a private file.
         refuses: Every ticket is refused, as by a host whose account in the domain was reset.
         error: Refused with this error of the protocol, such as 37 for a clock that differs.
+        proof: Sent instead of the answer that proves the host, as by one that has not its keys.
         taken: Each ticket that was taken: who, and by which of the host's names.
     """
 
     keytab: Path
     refuses: bool = False
     error: int | None = None
+    proof: bytes | None = None
     taken: list[tuple[str, str]] = field(factory=list)
 
 
@@ -98,7 +100,7 @@ class KerberosAcceptor:
         if account is None or not context.complete:
             return None
         account.attempts.append((self._machine.name, "ticket"))
-        self.answer = bytes(taken.token or b"")
+        self.answer = bytes(taken.token or b"") if self._keys.proof is None else self._keys.proof
         self._keys.taken.append((name, str(context.target_name).rstrip("\0")))
         self._context = context
         administers = {entry.casefold() for entry in account.administers}

@@ -11,11 +11,12 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
-from attrs import field, frozen, mutable
+from attrs import field, mutable
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
@@ -38,11 +39,12 @@ FQDN = "srv1.corp.example"
 QUICK_DNS = ResolverOptions(timeout_s=0.3, lifetime_s=0.6)
 
 
-@frozen
 class LooseCertificate(IssuedCertificate):
     """A certificate for a server that is content with anything, as old Windows is."""
 
-    newest: ssl.TLSVersion | None = None
+    def __init__(self, certificate: x509.Certificate, key: Any, newest: ssl.TLSVersion | None = None) -> None:
+        super().__init__(lambda: SimpleNamespace(certificate=certificate, key=key))  # type: ignore[arg-type,return-value]
+        self._newest = newest
 
     def server_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -51,12 +53,16 @@ class LooseCertificate(IssuedCertificate):
             # Old versions are what it is here for.
             warnings.simplefilter("ignore", DeprecationWarning)
             context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-            if self.newest is not None:
-                context.maximum_version = self.newest
+            if self._newest is not None:
+                context.maximum_version = self._newest
         with TemporaryDirectory(prefix="msp-tls-") as folder:
             cert, key = self.write(Path(folder), "server")
             context.load_cert_chain(cert, key)
         return context
+
+    def late_context(self) -> ssl.SSLContext:
+        # The version is settled before the hello is answered.
+        return self.server_context()
 
 
 def make_certificate(
@@ -88,12 +94,7 @@ def make_certificate(
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, digest or hashes.SHA256())
     )
-    return LooseCertificate(
-        certificate.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-        certificate.fingerprint(hashes.SHA256()).hex(),
-        newest,
-    )
+    return LooseCertificate(certificate, key, newest)
 
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

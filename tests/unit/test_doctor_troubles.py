@@ -353,6 +353,19 @@ def test_excluded_address_is_touched_by_nothing(lab: DoctorLab):
     assert lab.host.connection_count == 0
 
 
+def test_door_of_https_without_a_certificate_is_passed_by_and_said(lab: DoctorLab):
+    # Lesson 36.
+    lab.replace_host(https=False)
+    local(lab)
+    lab.peers[5986] = (hangs_up, None)
+    examined = lab.examine()
+    assert examined.ok
+    tls = examined.findings[STEPS.index("tls")]
+    assert (tls.ok, tls.code) == (True, "connection-lost")
+    assert examined.findings[STEPS.index("rules")].evidence["port"] == 5985
+    assert lab.logon_count == 1
+
+
 def test_short_name_is_found_by_the_search_domain(lab: DoctorLab):
     lab.asked = "SRV1"
     examined = lab.examine()

@@ -127,3 +127,19 @@ def test_value_may_hold_more_than_the_contract_says() -> None:
 def test_contract_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         parse_contract({**CONTRACT, **change})
+
+
+def test_bootstrap_does_not_make_powershell_read_stdin_itself() -> None:
+    # Its console host reads stdin where a command names this variable, and the loop would get what is left.
+    lines = [line for line in read_text("bootstrap").splitlines() if not line.startswith("#")]
+    assert not re.search(r"\$input\b", "\n".join(lines), re.IGNORECASE)
+
+
+@pytest.mark.parametrize("name", names())
+def test_script_leaves_nothing_in_its_process(name: str) -> None:
+    # A runspace ends with its script; these would not.
+    assert not re.search(
+        r"\$env:\w+\s*=|\$global:|SetEnvironmentVariable|CurrentDirectory\s*=|Set-Location|Import-Module",
+        read_text(name),
+        re.IGNORECASE,
+    )

@@ -16,6 +16,7 @@ from msp_sdk.testing.certificates import EstateCA
 from msp_sdk.testing.host_lab import LAB_PASSWORD, RecordingFront
 from msp_sdk.testing.loopback import take_address
 from msp_sdk.testing.wsman import HostsThread
+from msp_sdk.testing.wsman_kerberos import render_error
 from msp_sdk.windows.shell import HostPolicy, Kdc, WindowsShells
 from tests.unit.echo_scripts import ECHO
 from tests.unit.kerberos_lab import REALM, KerberosLab, domain_with_kdc
@@ -228,6 +229,18 @@ def test_a_host_with_another_key_than_the_kdc_has_refuses_and_is_asked_anew_once
     assert lab.password_uses() == 1
 
 
+@pytest.mark.parametrize("proof", [b"", b"\x60\x06nobody", render_error(60)])
+def test_what_does_not_prove_that_it_is_the_host_gets_no_message(lab: KerberosLab, proof: bytes) -> None:
+    # Who stands in between and says yes to every ticket must not get a script, sealed or not.
+    host = lab.member("SRV1", "host")
+    host.logons.kerberos.proof = proof
+    with HostsThread([host]):
+        error = refused(lab, lab.target(host), lab.credential(), policy=_trusting(lab, allow_ntlm=True))
+    assert isinstance(error, errors.EncryptionRefusedError)
+    assert host.operations == []
+    assert lab.service.attempts == [("SRV1", "ticket")]
+
+
 def test_a_clock_that_differs_is_named_by_the_host(lab: KerberosLab) -> None:
     # Lesson 28.
     host = lab.member("SRV1", "host")
@@ -341,6 +354,45 @@ def test_a_local_account_and_a_host_known_by_its_address_are_never_the_kdcs_busi
         lab.run(bare, lab.credential(trusted_certificates=(listed,)), ECHO, kdcs=lab.kdcs)
     assert lab.kdc.requests("AS_REQ") == []
     assert [outcome for _, outcome in (*lab.local.attempts, *lab.service.attempts)] == ["ok", "ok"]
+
+
+def test_a_password_that_a_host_refuses_by_ntlm_is_proven_again_by_the_kdc(lab: KerberosLab) -> None:
+    # The first host takes no tickets and refuses; the password is right, so it does so for itself alone.
+    host = lab.member("SRV1")
+    host.faults.refuse_logons = True
+    credential = lab.credential()
+    with HostsThread([host]):
+        error = refused(lab, lab.target(host), credential)
+    assert isinstance(error, errors.NotAuthorisedHereError)
+    assert not lab.ledger.is_paused(credential)
+    assert lab.ledger.state(credential).state == "proven"
+    # Once for the ticket, and once more for the proof.
+    assert lab.password_uses() == 2
+
+
+def test_a_password_that_was_changed_ends_at_the_kdc_after_the_first_host_that_refuses_it(lab: KerberosLab) -> None:
+    host = lab.member("SRV1")
+    credential = lab.credential("old")
+    lab.prove(credential)
+
+    async def go() -> errors.MspError:
+        # No KDC at first, so that NTLM meets the host.
+        known: list[Kdc] = []
+        shells = lab.shells(kdcs=lambda _: tuple(known))
+        with pytest.raises(errors.LogonNotAllowedError):
+            async with shells.open(lab.target(host), credential):
+                pass
+        known += lab.kdcs(credential)
+        with pytest.raises(errors.LogonRejectedError) as caught:
+            async with shells.open(lab.target(host), credential):
+                pass
+        await shells.aclose()
+        return caught.value
+
+    with HostsThread([host]):
+        assert asyncio.run(go()).code == "wrong-password"
+    assert lab.kdc.failures("svc") == 1
+    assert lab.service.bad_password_count == 1
 
 
 def test_no_kdc_known_is_ntlm_as_ever(lab: KerberosLab) -> None:

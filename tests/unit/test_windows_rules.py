@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from xml.etree.ElementTree import canonicalize
 
 import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from winrm.protocol import Protocol
+from winrm.transport import Transport
 
 from msp_sdk import errors
 from msp_sdk.models.credential import Credential
@@ -18,8 +22,9 @@ from msp_sdk.testing.certificates import EstateCA
 from msp_sdk.windows import doors, faults
 from msp_sdk.windows.channel import names_in
 from msp_sdk.windows.doors import Door, HostPolicy
-from msp_sdk.windows.envelope import Stdin, encode_input, envelope_ended, parse_envelope
+from msp_sdk.windows.envelope import ARGUMENTS, COMMAND, Stdin, encode_input, envelope_ended, parse_envelope
 from msp_sdk.windows.identity import HostIdentity, check_identity
+from msp_sdk.windows.messages import render
 from msp_sdk.windows.scripts import load
 
 TARGET = Target(hostname="SRV1", role="server", fqdn="srv1.corp.example", domain_name="corp.example")
@@ -274,3 +279,43 @@ def test_error_lines_of_clixml_are_read_and_progress_is_not() -> None:
     assert faults.error_text(clixml) == "no such thing\nat line 1"
     assert faults.error_text(b"plain\r\n") == "plain"
     assert "broken" in faults.error_text(b"#< CLIXML\r\n<Objs broken")
+
+
+class Kept(Transport):
+    """What pywinrm would have sent."""
+
+    def __init__(self) -> None:
+        self.message = ""
+
+    def send_message(self, message):
+        self.message = message
+        raise ConnectionError
+
+
+@pytest.mark.parametrize("operation", ["create", "command", "send", "end", "receive", "terminate", "delete"])
+def test_message_is_the_one_that_pywinrm_writes(operation) -> None:
+    shell, command, data = 'S<&"1', "C>'2", b"some data"
+    protocol = Protocol("http://unused.invalid", transport="ntlm", username="-", password="-", operation_timeout_sec=7)
+    protocol.transport = kept = Kept()
+    calls = {
+        "create": lambda: protocol.open_shell(codepage=65001, idle_timeout="PT1800S"),
+        "command": lambda: protocol.run_command(
+            shell, COMMAND, ARGUMENTS, console_mode_stdin=False, skip_cmd_shell=True
+        ),
+        "send": lambda: protocol.send_command_input(shell, command, data),
+        "end": lambda: protocol.send_command_input(shell, command, data, end=True),
+        "receive": lambda: protocol.get_command_output_raw(shell, command),
+        "terminate": lambda: protocol.cleanup_command(shell, command),
+        "delete": lambda: protocol.close_shell(shell, close_session=False),
+    }
+    with pytest.raises(ConnectionError):
+        calls[operation]()
+    theirs, ours = (
+        canonicalize(re.sub("uuid:[0-9a-f-]{36}", "uuid:", text))
+        for text in (kept.message, render(operation, 7, shell, command, data).decode())
+    )
+    assert ours == theirs
+
+
+def test_each_message_has_an_id_of_its_own() -> None:
+    assert render("delete", 1, "S") != render("delete", 1, "S")
