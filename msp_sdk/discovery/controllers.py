@@ -179,21 +179,20 @@ class Onlooker:
             return Seen(controller, (nowhere,))
         controller, reached, evidence = await self.reach(controller, domain_name)
         if reached is None:
-            where = ", ".join(controller.addresses[:_ADDRESSES_TRIED])
-            silent = Evidence(
-                kinds.ROOT_DSE_FAILED,
-                controller.fqdn,
-                f"{where} answers neither on port {controller.port} nor by LDAPS.",
-            )
-            return Seen(controller, (*evidence, silent))
+            tried = controller.addresses[:_ADDRESSES_TRIED]
+            where, excluded = ", ".join(tried), self._options.doors.excluded
+            told = f"{where} answers neither on port {controller.port} nor by LDAPS."
+            if all(excluded.covers(address) for address in tried):
+                said = f"{where} is excluded, so nothing was sent there."
+            return Seen(controller, (*evidence, Evidence(kinds.ROOT_DSE_FAILED, controller.fqdn, said)))
         answer = reached.netlogon
         doors, (root, skew_s, certificate) = await asyncio.gather(
             self._doors(reached), self._root_dse_and_certificate(controller, reached, evidence)
         )
         if doors:
             evidence.append(Evidence(kinds.DOORS, controller.fqdn, ", ".join(map(str, doors))))
-        told = attrs.evolve(_told(controller, doors, answer, root), clock_skew_s=skew_s)
-        seen = Seen(told, (), answer, root, certificate)
+        said = attrs.evolve(_told(controller, doors, answer, root), clock_skew_s=skew_s)
+        seen = Seen(said, (), answer, root, certificate)
         # One that contradicts itself, or is a directory of another kind, proves nothing.
         agrees = seen.domains() != () if domain_name is None else seen.holds(domain_name)
         if answer is not None:
