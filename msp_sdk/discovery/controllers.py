@@ -181,7 +181,7 @@ class Onlooker:
         if reached is None:
             tried = controller.addresses[:_ADDRESSES_TRIED]
             where, excluded = ", ".join(tried), self._options.doors.excluded
-            told = f"{where} answers neither on port {controller.port} nor by LDAPS."
+            said = f"{where} answers neither on port {controller.port} nor by LDAPS."
             if all(excluded.covers(address) for address in tried):
                 said = f"{where} is excluded, so nothing was sent there."
             return Seen(controller, (*evidence, Evidence(kinds.ROOT_DSE_FAILED, controller.fqdn, said)))
@@ -191,8 +191,8 @@ class Onlooker:
         )
         if doors:
             evidence.append(Evidence(kinds.DOORS, controller.fqdn, ", ".join(map(str, doors))))
-        said = attrs.evolve(_told(controller, doors, answer, root), clock_skew_s=skew_s)
-        seen = Seen(said, (), answer, root, certificate)
+        told = attrs.evolve(_told(controller, doors, answer, root), clock_skew_s=skew_s)
+        seen = Seen(told, (), answer, root, certificate)
         # One that contradicts itself, or is a directory of another kind, proves nothing.
         agrees = seen.domains() != () if domain_name is None else seen.holds(domain_name)
         if answer is not None:
