@@ -272,7 +272,7 @@ def look_at_clock(
     if not far and not host_is_far:
         told = ([("the host", host_s)] if host_s is not None else []) + list(known.items())[:2]
         # HTTP's Date has whole seconds.
-        words = ", ".join(f"{name} by {abs(skew_s):.0f} s" for name, skew_s in told)
+        words = ", ".join(f"{name} within {max(1, round(abs(skew_s)))} s" for name, skew_s in told)
         return fine("clock", f"The clocks agree: {words}.", evidence)
     evidence["explains_certificate"] = host_is_far and any(_explains(look) for look in dated)
     title, remedy = _whose_clock(host_s, known, far)
