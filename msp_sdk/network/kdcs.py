@@ -12,6 +12,8 @@ from msp_sdk.network.kerberos_process import KDC_PORT
 
 # A large domain has hundreds of controllers; who finds so many silent is cut off from all of them.
 _MANY = 8
+# One of each kind.
+_ADDRESSES = 2
 
 
 def _capitals(name: str) -> str:
@@ -41,7 +43,7 @@ Kdcs = Callable[[Credential], Sequence[Kdc]]
 
 
 def kdcs_of(domains: Iterable[Domain], credential: Credential) -> tuple[Kdc, ...]:
-    """The KDCs for a credential: the controllers of its domain, in their order, each by its first address.
+    """The KDCs for a credential: the controllers of its domain, in their order, by their first two addresses.
 
     Args:
         domains: As discovered.
@@ -55,7 +57,7 @@ def kdcs_of(domains: Iterable[Domain], credential: Credential) -> tuple[Kdc, ...
         return ()
     return tuple(
         Kdc(
-            controller.addresses[0],
+            address,
             domain.name,
             netbios_name=domain.netbios_name or credential.netbios_name,
             name=controller.fqdn,
@@ -63,5 +65,5 @@ def kdcs_of(domains: Iterable[Domain], credential: Credential) -> tuple[Kdc, ...
         for domain in domains
         if domain.name.casefold() == wanted
         for controller in domain.controllers
-        if controller.addresses
+        for address in controller.addresses[:_ADDRESSES]
     )[:_MANY]

@@ -15,8 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import frozen
 
@@ -26,16 +25,14 @@ from msp_sdk.models.reason import reason
 from msp_sdk.network.kdc_codes import judge_kdc
 from msp_sdk.network.kdcs import Kdc
 from msp_sdk.network.kerberos import can_seal_here, is_installed, kdc_answers, principal_of
+from msp_sdk.network.kerberos_account import Account, ServiceTicket
 from msp_sdk.network.kerberos_process import KerberosFailure, KerberosProcess, Principal
 from msp_sdk.network.logons import LogonAttempt, LogonLedger
 from msp_sdk.network.passwords import open_password
-from msp_sdk.network.turns import cancelled_error
 
 _NO_SUCH_SERVICE = 7
 _WRONG_REALM = 68
 _TICKET_ENDED = 32
-# How soon a cancelled one that waits for the worker notices it.
-_LOOK_S = 0.2
 # A ticket is not used in its last minutes: hosts' clocks differ.
 _MARGIN_S = 300.0
 # The worker ends by itself a little after we would have ended it.
@@ -50,13 +47,15 @@ class TicketOptions:
         connect_s: For finding out whether a KDC is there.
         exchange_s: For all answers of a KDC that one step needs.
         idle_s: A worker that was not used for so long ends.
-        silent_s: A KDC that did not answer is left alone for so long.
+        silent_s: A KDC that did not answer is left alone for so long, and twice as long after each further silence.
+        most_silent_s: But not for longer.
     """
 
     connect_s: float = 3.0
     exchange_s: float = 10.0
     idle_s: float = 600.0
     silent_s: float = 60.0
+    most_silent_s: float = 960.0
 
 
 @frozen
@@ -66,96 +65,12 @@ class NotApplicable:
     code: str
 
 
-class ServiceTicket:
-    """A security context with one host, on its way: :attr:`token` goes to the host, its answer to :meth:`finish`."""
+@frozen
+class _Silence:
+    """A KDC that did not answer: until when it is left alone, and for how long that was."""
 
-    def __init__(self, account: _Account, worker: KerberosProcess, context_id: int, service: str, token: bytes) -> None:
-        self._account = account
-        self._worker = worker
-        self._id: int | None = context_id
-        self.service = service
-        self.token = token
-
-    def finish(self, token: bytes, deadline_s: float) -> bytes | KerberosFailure:
-        """The exported security context, once the host has proven itself by its answer. Called once."""
-        context_id, self._id = self._id, None
-        assert context_id is not None  # noqa: S101 (called once)
-        with self._account.lock:
-            stepped = self._worker.step(context_id, token, deadline_s)
-        if isinstance(stepped, KerberosFailure):
-            return stepped
-        if stepped.context is None:
-            return KerberosFailure("service", None, key_used=False, took_password=True)
-        return stepped.context
-
-    @property
-    def is_lost(self) -> bool:
-        """True when the worker that made it has ended."""
-        return not self._worker.alive
-
-    def drop(self) -> None:
-        """Go on no more. May be repeated, and called after :meth:`finish`."""
-        context_id, self._id = self._id, None
-        if context_id is not None:
-            with self._account.lock:
-                self._worker.drop(context_id)
-
-
-class _Account:
-    """One credential version's worker. Whoever uses it holds ``lock``."""
-
-    def __init__(self, idle_s: float) -> None:
-        self.lock = threading.Lock()
-        self.kdc: Kdc | None = None
-        self._worker: KerberosProcess | None = None
-        self._idle_s = idle_s
-        self._good_until = 0.0
-        self._used_at = 0.0
-        self._timer: threading.Timer | None = None
-
-    @property
-    def worker(self) -> KerberosProcess | None:
-        """The worker while it lives and its ticket is good."""
-        worker = self._worker
-        if worker is not None and worker.alive and time.monotonic() < self._good_until:
-            return worker
-        return None
-
-    def keep(self, worker: KerberosProcess, kdc: Kdc, good_for_s: float) -> None:
-        """Take a worker that has its ticket."""
-        self._worker, self.kdc = worker, kdc
-        self._good_until = time.monotonic() + good_for_s
-        self.touch()
-        self._watch(self._idle_s)
-
-    def touch(self) -> None:
-        """It is being used."""
-        self._used_at = time.monotonic()
-
-    def end(self) -> None:
-        """End the worker, if there is one."""
-        worker, self._worker = self._worker, None
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-        if worker is not None:
-            worker.close()
-
-    def _watch(self, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, self._look)
-        self._timer.daemon = True
-        self._timer.name = "msp-kerberos-idle"
-        self._timer.start()
-
-    def _look(self) -> None:
-        with self.lock:
-            if self._worker is None or threading.current_thread() is not self._timer:
-                return
-            left_s = self._used_at + self._idle_s - time.monotonic()
-            if left_s <= 0:
-                self.end()
-            else:
-                self._watch(left_s)
+    until: float
+    lasts_s: float
 
 
 class KerberosTickets:
@@ -164,21 +79,32 @@ class KerberosTickets:
     Args:
         ledger: Allows each taking of a ticket.
         options: Times.
+        clock: Seconds that only rise: for how long tickets and silences last.
     """
 
-    def __init__(self, ledger: LogonLedger, options: TicketOptions | None = None) -> None:
+    def __init__(
+        self,
+        ledger: LogonLedger,
+        options: TicketOptions | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._ledger = ledger
         self._options = options or TicketOptions()
         self._lock = threading.Lock()
-        self._accounts: defaultdict[str, _Account] = defaultdict(lambda: _Account(self._options.idle_s))
-        self._silent: dict[tuple[str, int], float] = {}
+        self._accounts: defaultdict[str, Account] = defaultdict(lambda: Account(self._options.idle_s, clock))
+        self._silent: dict[tuple[str, int], _Silence] = {}
+        self._is_usable = False
 
     def bar(self, kdcs: Sequence[Kdc]) -> str | None:
         """Why there is no Kerberos here and now: a reason, or None. Ask before :meth:`begin`; nothing is sent."""
-        if not is_installed():
-            return "kerberos-missing"
-        if not can_seal_here():
-            return "kerberos-settings"
+        if not self._is_usable:
+            if not is_installed():
+                return "kerberos-missing"
+            if not can_seal_here():
+                return "kerberos-settings"
+            self._is_usable = True
         return "kdc-unreachable" if all(self._was_silent(kdc) for kdc in kdcs) else None
 
     def begin(
@@ -214,7 +140,7 @@ class KerberosTickets:
         """
         with self._lock:
             account = self._accounts[credential.ledger_key]
-        with _held(account.lock, cancelled):
+        with account.held(cancelled):
             # A worker that ended in between, or a KDC that falls silent, is made up for once.
             for again in (True, False):
                 barred = self._ensure(account, credential, kdcs, cancelled)
@@ -227,7 +153,7 @@ class KerberosTickets:
 
     def _begin(
         self,
-        account: _Account,
+        account: Account,
         credential: Credential,
         services: Sequence[str],
         host: str,
@@ -254,6 +180,18 @@ class KerberosTickets:
         account.end()
         return None
 
+    def prove(self, credential: Credential, kdcs: Sequence[Kdc], cancelled: threading.Event) -> NotApplicable | None:
+        """Take the account's ticket anew, which proves the password or ends it; None when a KDC took it.
+
+        Raises:
+            LogonError, UnreachableError, ConfigError: As :meth:`begin`.
+        """
+        with self._lock:
+            account = self._accounts[credential.ledger_key]
+        with account.held(cancelled):
+            account.end()
+            return self._ensure(account, credential, kdcs, cancelled)
+
     def end(self, credential: Credential) -> None:
         """Drop what is held for a credential version: it was refused or withdrawn."""
         with self._lock:
@@ -272,7 +210,7 @@ class KerberosTickets:
                 account.end()
 
     def _ensure(
-        self, account: _Account, credential: Credential, kdcs: Sequence[Kdc], cancelled: threading.Event
+        self, account: Account, credential: Credential, kdcs: Sequence[Kdc], cancelled: threading.Event
     ) -> NotApplicable | None:
         """Make sure that the account has a ticket."""
         if account.worker is not None:
@@ -301,13 +239,17 @@ class KerberosTickets:
         return False
 
     def _was_silent(self, kdc: Kdc) -> bool:
-        return time.monotonic() - self._silent.get((kdc.address, kdc.port), float("-inf")) < self._options.silent_s
+        silence = self._silent.get((kdc.address, kdc.port))
+        return silence is not None and self._clock() < silence.until
 
     def _fell_silent(self, kdc: Kdc) -> None:
-        self._silent[kdc.address, kdc.port] = time.monotonic()
+        # Where a firewall swallows what comes, each look costs all hosts of the account a wait.
+        before = self._silent.get((kdc.address, kdc.port))
+        lasts_s = self._options.silent_s if before is None else min(2 * before.lasts_s, self._options.most_silent_s)
+        self._silent[kdc.address, kdc.port] = _Silence(self._clock() + lasts_s, lasts_s)
 
     def _take(
-        self, account: _Account, credential: Credential, kdc: Kdc, principal: Principal, cancelled: threading.Event
+        self, account: Account, credential: Credential, kdc: Kdc, principal: Principal, cancelled: threading.Event
     ) -> NotApplicable | None:
         """One logon at a KDC. None when it took the password."""
         worker = KerberosProcess(principal, kdc=kdc.address, port=kdc.port, idle_s=self._options.idle_s + _IDLE_GRACE_S)
@@ -327,6 +269,7 @@ class KerberosTickets:
         if failure is not None:
             worker.close()
             return barred
+        self._silent.pop((kdc.address, kdc.port), None)
         account.keep(worker, kdc, max(worker.lifetime_s - _MARGIN_S, worker.lifetime_s / 2))
         return None
 
@@ -363,17 +306,6 @@ class KerberosTickets:
         if refusal.code == "other-domain-account":
             return NotApplicable("other-domain-account")
         raise _stopped(refusal.code or "kerberos-refused", credential, where, context)
-
-
-@contextmanager
-def _held(lock: threading.Lock, cancelled: threading.Event) -> Iterator[None]:
-    while not lock.acquire(timeout=_LOOK_S):
-        if cancelled.is_set():
-            raise cancelled_error()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _whose(username: str, kdc: Kdc) -> str:

@@ -26,7 +26,8 @@ from msp_sdk.models.credential import Credential, CredentialState
 from msp_sdk.models.reason import remedy_of
 from msp_sdk.models.target import Target
 from msp_sdk.network.kdcs import Kdc, Kdcs
-from msp_sdk.network.kerberos_tickets import KerberosTickets, NotApplicable, ServiceTicket
+from msp_sdk.network.kerberos_account import ServiceTicket
+from msp_sdk.network.kerberos_tickets import KerberosTickets, NotApplicable
 from msp_sdk.network.logons import LogonAttempt, LogonLedger, LogonPlace
 from msp_sdk.network.passwords import open_password
 from msp_sdk.windows import doors, ticket_logon

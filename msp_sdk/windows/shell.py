@@ -18,6 +18,7 @@ Example:
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -156,7 +157,8 @@ class WindowsShells:
         ledger: Allows and counts logons.
         policy: What the site allows now; asked at every opening.
         prove: Binds at a controller, through the ledger, and raises a ``LogonError`` when refused. Needed where a
-            host refuses a domain credential that was proven: only then can the host be told from the password.
+            host refuses a domain credential that was proven: only then can the host be told from the password. Without
+            it a KDC is asked, where one is known.
         kdcs: The KDCs of a credential's domain, asked at every opening, from any thread; None where nobody knows them,
             and then there is no Kerberos.
         options: Limits and times.
@@ -276,16 +278,28 @@ class WindowsShells:
                     code=state.code,
                     remedy=remedy_of(state.code or ""),
                 ) from refusal
-            if self._prove is None:
-                raise _still_paused(credential) from refusal
             try:
-                await self._prove(credential)
+                await (self._prove or self._prove_at_a_kdc)(credential)
             except LogonError as error:
                 if error.retryable:
                     raise _still_paused(credential) from error
                 raise LogonRejectedError(error.detail, code=error.code, remedy=error.remedy) from error
             except MspError as error:
                 raise _still_paused(credential) from error
+
+    async def _prove_at_a_kdc(self, credential: Credential) -> None:
+        """Prove a credential by a ticket, where nobody gave another way.
+
+        Raises:
+            LogonError: It was refused; or no KDC could be asked, and then it is retryable.
+        """
+        kdcs = self._tools.kdcs(credential) if self._tools.kdcs is not None else ()
+        barred = self._tickets.bar(kdcs)
+        if barred is None:
+            failed = await self._closers.run(self._tickets.prove, credential, kdcs, threading.Event())
+            barred = None if failed is None else failed.code
+        if barred is not None:
+            raise LogonError("no KDC could be asked.", code=barred, retryable=True)
 
     async def _close(self, session: HostSession) -> None:
         """Close a session, also while its caller is being cancelled: the host's shell must not stay."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from msp_sdk.errors import EncryptionRefusedError, LogonError, NotAuthorisedHereError, UnreachableError
 from msp_sdk.models.reason import reason
+from msp_sdk.network.kerberos_account import ServiceTicket
 from msp_sdk.network.kerberos_process import KerberosFailure
-from msp_sdk.network.kerberos_tickets import ServiceTicket
 from msp_sdk.windows.channel import Channel, Reply
 from msp_sdk.windows.kerberos import KerberosLogon
 from msp_sdk.windows.sealing import binding_of

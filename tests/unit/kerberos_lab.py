@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from attrs import evolve
 from msp_sdk.models.credential import Credential
 from msp_sdk.network import kerberos
 from msp_sdk.network.kdcs import Kdc
-from msp_sdk.network.kerberos_tickets import KerberosTickets, NotApplicable, ServiceTicket, TicketOptions
+from msp_sdk.network.kerberos_account import ServiceTicket
+from msp_sdk.network.kerberos_tickets import KerberosTickets, NotApplicable, TicketOptions
 from msp_sdk.testing import kdc as real_kdc
 from msp_sdk.testing.host_lab import LAB_PASSWORD, HostLab
 from msp_sdk.testing.kdc import RealKdc
@@ -65,9 +67,11 @@ class KerberosLab(HostLab):
         """How often somebody proved a password to the KDC, rightly or not."""
         return sum("NEEDED_PREAUTH" not in line for line in self.kdc.requests("AS_REQ"))
 
-    def tickets(self, **times: float) -> KerberosTickets:
+    def tickets(self, clock: Callable[[], float] = time.monotonic, **times: float) -> KerberosTickets:
         """The workers, with short times."""
-        return KerberosTickets(self.ledger, TicketOptions(**{"connect_s": 1.0, "exchange_s": 5.0, **times}))
+        return KerberosTickets(
+            self.ledger, TicketOptions(**{"connect_s": 1.0, "exchange_s": 5.0, **times}), clock=clock
+        )
 
     def ask(
         self, tickets: KerberosTickets, credential: Credential, host: str = "srv1", **more: Any

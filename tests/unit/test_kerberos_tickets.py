@@ -19,8 +19,9 @@ import pytest
 
 from msp_sdk import errors
 from msp_sdk.network.kdcs import Kdc
+from msp_sdk.network.kerberos_account import ServiceTicket
 from msp_sdk.network.kerberos_process import KerberosFailure
-from msp_sdk.network.kerberos_tickets import NotApplicable, ServiceTicket
+from msp_sdk.network.kerberos_tickets import NotApplicable
 from msp_sdk.testing.host_lab import LAB_PASSWORD
 from msp_sdk.testing.kdc import RealKdc
 from msp_sdk.testing.loopback import take_address
@@ -112,20 +113,21 @@ def test_a_worker_that_was_killed_is_replaced_once_and_its_contexts_are_lost(lab
     tickets.close()
 
 
-def test_a_ticket_that_is_about_to_end_is_replaced_through_the_ledger(tmp_path: Path) -> None:
-    with domain_with_kdc(tmp_path) as lab:
-        lab.kdc.add_service("host/srv1.corp.example")
-        lab.kdc.change("svc", '-maxlife "2 seconds"')
-        tickets = lab.tickets()
-        lab.ask(tickets, lab.credential())
-        (first,) = workers()
-        # It is good for half of its two seconds.
-        assert isinstance(lab.ask(tickets, lab.credential()), ServiceTicket)
-        time.sleep(1.1)
-        assert isinstance(lab.ask(tickets, lab.credential()), ServiceTicket)
-        assert gone(first)
-        assert lab.password_uses() == 2
-        tickets.close()
+def test_a_ticket_that_is_about_to_end_is_replaced_through_the_ledger(lab: KerberosLab) -> None:
+    now = [0.0]
+    tickets = lab.tickets(clock=lambda: now[0])
+    lab.kdc.change("svc", '-maxlife "2 hours"')
+    lab.ask(tickets, lab.credential())
+    (first,) = workers()
+    # Not used in its last five minutes.
+    now[0] = 2 * 3600 - 301.0
+    lab.ask(tickets, lab.credential())
+    assert workers() == [first]
+    now[0] += 2.0
+    assert isinstance(lab.ask(tickets, lab.credential()), ServiceTicket)
+    assert gone(first)
+    assert lab.password_uses() == 2
+    tickets.close()
 
 
 def test_threads_that_come_at_once_share_one_use_of_the_password(lab: KerberosLab) -> None:
@@ -166,6 +168,29 @@ def test_a_kdc_that_is_silent_is_no_strike_and_the_next_one_is_asked(lab: Kerber
             silent.accept()
         tickets.close()
     assert lab.ledger.state(lab.credential()).state == "proven"
+
+
+def test_a_kdc_that_stays_silent_is_asked_ever_more_rarely_and_again_at_once_after_it_answered(
+    lab: KerberosLab,
+) -> None:
+    now = [0.0]
+    tickets = lab.tickets(clock=lambda: now[0], silent_s=60.0)
+    kdcs = lab.kdcs(lab.credential())
+    lab.kdc.stop()
+    for until in (60.0, 60.0 + 120.0):
+        assert lab.ask(tickets, lab.credential()) == NotApplicable("kdc-unreachable")
+        now[0] = until - 1
+        assert tickets.bar(kdcs) == "kdc-unreachable"
+        now[0] = until
+        assert tickets.bar(kdcs) is None
+    lab.kdc.start()
+    assert isinstance(lab.ask(tickets, lab.credential()), ServiceTicket)
+    # Its next silence begins with the shortest wait.
+    lab.kdc.stop()
+    assert lab.ask(tickets, lab.credential()) == NotApplicable("kdc-unreachable")
+    now[0] += 60.0
+    assert tickets.bar(kdcs) is None
+    tickets.close()
 
 
 def test_a_kdc_that_falls_silent_after_the_ticket_ends_the_exchange_and_not_us(lab: KerberosLab) -> None:

@@ -356,6 +356,45 @@ def test_a_local_account_and_a_host_known_by_its_address_are_never_the_kdcs_busi
     assert [outcome for _, outcome in (*lab.local.attempts, *lab.service.attempts)] == ["ok", "ok"]
 
 
+def test_a_password_that_a_host_refuses_by_ntlm_is_proven_again_by_the_kdc(lab: KerberosLab) -> None:
+    # The first host takes no tickets and refuses; the password is right, so it does so for itself alone.
+    host = lab.member("SRV1")
+    host.faults.refuse_logons = True
+    credential = lab.credential()
+    with HostsThread([host]):
+        error = refused(lab, lab.target(host), credential)
+    assert isinstance(error, errors.NotAuthorisedHereError)
+    assert not lab.ledger.is_paused(credential)
+    assert lab.ledger.state(credential).state == "proven"
+    # Once for the ticket, and once more for the proof.
+    assert lab.password_uses() == 2
+
+
+def test_a_password_that_was_changed_ends_at_the_kdc_after_the_first_host_that_refuses_it(lab: KerberosLab) -> None:
+    host = lab.member("SRV1")
+    credential = lab.credential("old")
+    lab.prove(credential)
+
+    async def go() -> errors.MspError:
+        # No KDC at first, so that NTLM meets the host.
+        known: list[Kdc] = []
+        shells = lab.shells(kdcs=lambda _: tuple(known))
+        with pytest.raises(errors.LogonNotAllowedError):
+            async with shells.open(lab.target(host), credential):
+                pass
+        known += lab.kdcs(credential)
+        with pytest.raises(errors.LogonRejectedError) as caught:
+            async with shells.open(lab.target(host), credential):
+                pass
+        await shells.aclose()
+        return caught.value
+
+    with HostsThread([host]):
+        assert asyncio.run(go()).code == "wrong-password"
+    assert lab.kdc.failures("svc") == 1
+    assert lab.service.bad_password_count == 1
+
+
 def test_no_kdc_known_is_ntlm_as_ever(lab: KerberosLab) -> None:
     host = lab.member("SRV1", "host")
     credential = lab.credential()

@@ -162,7 +162,8 @@ def test_the_kdcs_of_a_credential_are_its_own_domains_controllers_that_have_addr
     other = Domain("lab.example", (controller("dc9", "10.9.0.1"),), at)
     found = kdcs_of((other, ours), credential())
     assert [(kdc.address, kdc.realm, kdc.port, kdc.netbios_name, kdc.name) for kdc in found] == [
-        ("10.0.0.1", "CORP.EXAMPLE", 88, "CORP", "dc1")
+        ("10.0.0.1", "CORP.EXAMPLE", 88, "CORP", "dc1"),
+        ("fd00::1", "CORP.EXAMPLE", 88, "CORP", "dc1"),
     ]
     # A controller of another domain would refuse the account, and that would end it.
     assert kdcs_of((other,), credential()) == ()
