@@ -179,13 +179,12 @@ class Onlooker:
             return Seen(controller, (nowhere,))
         controller, reached, evidence = await self.reach(controller, domain_name)
         if reached is None:
-            where = ", ".join(controller.addresses[:_ADDRESSES_TRIED])
-            silent = Evidence(
-                kinds.ROOT_DSE_FAILED,
-                controller.fqdn,
-                f"{where} answers neither on port {controller.port} nor by LDAPS.",
-            )
-            return Seen(controller, (*evidence, silent))
+            tried = controller.addresses[:_ADDRESSES_TRIED]
+            where, excluded = ", ".join(tried), self._options.doors.excluded
+            said = f"{where} answers neither on port {controller.port} nor by LDAPS."
+            if all(excluded.covers(address) for address in tried):
+                said = f"{where} is excluded, so nothing was sent there."
+            return Seen(controller, (*evidence, Evidence(kinds.ROOT_DSE_FAILED, controller.fqdn, said)))
         answer = reached.netlogon
         doors, (root, skew_s, certificate) = await asyncio.gather(
             self._doors(reached), self._root_dse_and_certificate(controller, reached, evidence)

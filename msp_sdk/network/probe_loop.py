@@ -244,11 +244,11 @@ class _Round:
             now = time.monotonic()
             wait_s = self._begin(poll, now)
             is_full = self._collect(poll, wake_fd, self._patience(now, wait_s))
-            now = time.monotonic()
             if not is_full:
-                # Whatever had come by then has been read: an answer that came while we were busy is no silence.
+                # What was due before the events were read, not after: an answer that came while we were busy is no
+                # silence.
                 self._expire(now)
-            self._hand_over(now)
+            self._hand_over(time.monotonic())
 
     def give_up(self, detail: str) -> None:
         """Without a thread, or without its epoll, nothing can be found out: all doors have failed."""

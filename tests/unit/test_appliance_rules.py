@@ -59,6 +59,9 @@ def test_resolvers_come_from_arguments_before_the_environment() -> None:
     assert read_settings(environ).resolvers == (("10.0.0.1", 53), ("10.0.0.2", 5353))
     assert read_settings(environ, resolvers=("[::1]:53",)).resolvers == (("::1", 53),)
     assert read_settings(environ).search == ("a.example", "b.example")
+    assert read_settings({"MSP_EXCLUDED": "10.0.9.0/24, 10.0.0.7"}).excluded.covers("10.0.0.7")
+    with pytest.raises(ConfigError):
+        read_settings({"MSP_EXCLUDED": "10.0.9.0/24, the scanner"})
 
 
 def test_malformed_resolver_is_an_error_of_the_call() -> None:

@@ -17,6 +17,7 @@ from msp_sdk.models.domain import (
     DomainController,
     make_discovery_report,
 )
+from msp_sdk.network.excluded import ExcludedNetworks
 from msp_sdk.network.own_networks import OwnNetworks
 from msp_sdk.network.probe import Pace, ProbeOptions
 from msp_sdk.network.resolver import Resolver, render_server
@@ -90,6 +91,17 @@ async def test_a_dns_server_is_met_at_once_however_long_the_row_at_doors_is():
             seen = await onlooker.meet(DomainController("127.0.0.1", ldap.port, ("127.0.0.1",)))
         onlooker.close()
         assert seen.domains() == (DOMAIN,)
+
+
+async def test_a_controller_at_an_excluded_address_is_not_asked_and_that_is_said():
+    # Lesson 61.
+    async with estate() as (_, _, ldap):
+        doors = evolve(QUICK.doors, excluded=ExcludedNetworks.parse(["127.0.0.0/8"]))
+        onlooker = Onlooker(evolve(QUICK, doors=doors))
+        seen = await onlooker.look(DomainController(ldap.fqdn, ldap.port, ("127.0.0.1",)), DOMAIN)
+        onlooker.close()
+        assert seen.domains() == ()
+        assert [item.detail for item in seen.evidence] == ["127.0.0.1 is excluded, so nothing was sent there."]
 
 
 @pytest.mark.parametrize(
