@@ -40,6 +40,15 @@ TYPE_TOOLS = ("mypy>=1.13", "types-PyYAML", "types-psutil", "types-requests", *T
 # What we are measured against; no test needs them. They are built here, from C, with Debian's headers.
 BENCH_PEERS = ("python-ldap>=3.4", "bonsai>=1.5")
 BENCH_HEADERS = "gcc python3-dev libldap-dev libsasl2-dev"
+# What Wine's tests run, and Debian's package of each.
+WINE_PROGRAMS = {
+    "wine": "wine",
+    "/usr/lib/wine/wine64": "wine64",
+    "msiinfo": "msitools",
+    "wixl": "wixl",
+    "x86_64-w64-mingw32-gcc": "gcc-mingw-w64-x86-64-win32",
+    "osslsigncode": "osslsigncode",
+}
 DOC_TOOLS = ("zensical", "mkdocstrings-python>=1.12")
 
 
@@ -126,6 +135,17 @@ def bench(session: nox.Session) -> None:
         session.run("python", "-m", "tests.bench.probe", *options)
     if chosen in ("", "windows"):
         session.run("python", "-m", "tests.bench.windows", *options)
+
+
+@nox.session
+def wine(session: nox.Session) -> None:
+    """The agent's package in Wine: built, signed, installed, upgraded, removed. No part of the other sessions."""
+    missing = [package for program, package in WINE_PROGRAMS.items() if shutil.which(program) is None]
+    if missing:
+        reason = f"not installed: apt-get install -y --no-install-recommends {' '.join(missing)}"
+        session.error(reason) if os.environ.get("MSP_REQUIRE_REAL") == "1" else session.skip(reason)
+    install_package(session, *TEST_TOOLS)
+    session.run("pytest", "tests/wine", *session.posargs)
 
 
 @nox.session(reuse_venv=False)

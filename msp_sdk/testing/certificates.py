@@ -1,4 +1,4 @@
-"""A small certificate authority for an estate: certificates for LDAPS, StartTLS and WinRM over HTTPS.
+"""A small certificate authority for an estate: certificates for LDAPS, StartTLS, WinRM over HTTPS and signed programs.
 
 It makes what a company's own CA makes: a self-signed root and server certificates with names and addresses in
 ``subjectAltName``. Keys are P-256, since they are made in a millisecond.
@@ -45,7 +45,7 @@ class _Signed:
 
 
 class IssuedCertificate:
-    """A server's certificate and key. It is signed when it is first asked for: a whole site of them costs little.
+    """A certificate and its key. It is signed when it is first asked for: a whole site of them costs little.
 
     Two are equal if they are one.
     """
@@ -147,12 +147,22 @@ class EstateCA:
             addresses: IP addresses that it is valid for too.
             until: When it expires; in a year when it is left out. It may be past.
         """
-        return IssuedCertificate(lambda: self._sign(names, addresses, until))
+        subject = names[0] if names else "server"
+        alternatives = _alternatives(names, addresses)
+        return IssuedCertificate(lambda: self._sign(subject, ExtendedKeyUsageOID.SERVER_AUTH, alternatives, until))
 
-    def _sign(self, names: Sequence[str], addresses: Sequence[str], until: datetime | None) -> _Signed:
+    def issue_signer(self, publisher: str) -> IssuedCertificate:
+        """A certificate that signs programs and packages (Authenticode), for a publisher of this name."""
+        return IssuedCertificate(lambda: self._sign(publisher, ExtendedKeyUsageOID.CODE_SIGNING, [], None))
+
+    def _sign(
+        self, subject: str, purpose: x509.ObjectIdentifier, names: Sequence[x509.GeneralName], until: datetime | None
+    ) -> _Signed:
         key = ec.generate_private_key(ec.SECP256R1())
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-        builder = _server_builder(names, addresses, self._certificate.subject, key, until=until)
+        builder = _leaf(
+            _builder(_name(subject), self._certificate.subject, key.public_key(), until), key, purpose, names
+        )
         return _Signed(builder.add_extension(identifier, critical=False).sign(self._key, hashes.SHA256()), key)
 
 
@@ -161,8 +171,10 @@ def issue_self_signed(names: Sequence[str], addresses: Sequence[str] = ()) -> Is
 
     def sign() -> _Signed:
         key = ec.generate_private_key(ec.SECP256R1())
-        issuer = _name(names[0] if names else "server")
-        return _Signed(_server_builder(names, addresses, issuer, key).sign(key, hashes.SHA256()), key)
+        name = _name(names[0] if names else "server")
+        alternatives = _alternatives(names, addresses)
+        builder = _leaf(_builder(name, name, key.public_key()), key, ExtendedKeyUsageOID.SERVER_AUTH, alternatives)
+        return _Signed(builder.sign(key, hashes.SHA256()), key)
 
     return IssuedCertificate(sign)
 
@@ -202,26 +214,25 @@ def _builder(
     )
 
 
-def _server_builder(
-    names: Sequence[str],
-    addresses: Sequence[str],
-    issuer: x509.Name,
+def _leaf(
+    builder: x509.CertificateBuilder,
     key: ec.EllipticCurvePrivateKey,
-    *,
-    until: datetime | None = None,
+    purpose: x509.ObjectIdentifier,
+    names: Sequence[x509.GeneralName],
 ) -> x509.CertificateBuilder:
+    """A certificate that signs no others."""
     builder = (
-        _builder(_name(names[0] if names else "server"), issuer, key.public_key(), until)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
-    alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
-    alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
-    if alternatives:
-        builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-    return builder
+    return builder.add_extension(x509.SubjectAlternativeName(names), critical=False) if names else builder
+
+
+def _alternatives(names: Sequence[str], addresses: Sequence[str]) -> list[x509.GeneralName]:
+    dns: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
+    return dns + [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:

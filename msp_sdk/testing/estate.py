@@ -162,7 +162,8 @@ class Estate:
                 second part, which is one that is free.
             computers: How many.
             faults: A share or a count of each, by name, such as ``{"silent": 0.1, "self-signed": 2}``, or the name of
-                a mix: ``none``, ``clinic``, ``hell``. See :data:`msp_sdk.testing.estate_faults.TROUBLES` for all.
+                a mix: ``none``, ``clinic``, ``each``, ``storm``, ``hell``.
+                See :data:`msp_sdk.testing.estate_faults.TROUBLES` for all.
             more: Other values for :class:`EstateSpec`.
 
         Raises:
@@ -331,7 +332,9 @@ def main() -> int:
     parser.add_argument("--no-directory", action="store_true", help="the controllers are in DNS and dead")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds by which every answer is late")
     parser.add_argument("--seed", type=int, help="draw a site; without one it is the clinic of the demo")
-    parser.add_argument("--faults", default="none", help="a mix (none, clinic, each, hell), or NAME=SHARE,NAME=COUNT,…")
+    parser.add_argument(
+        "--faults", default="none", help="a mix (none, clinic, each, storm, hell), or NAME=SHARE,NAME=COUNT,…"
+    )
     options = parser.parse_args()
     # What the stand-ins write of themselves is for a person who looks for a fault of theirs.
     os.umask(0o077)

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from attrs import field, frozen, mutable
 
-from msp_sdk.errors import LogonError, MspError, ScriptFailedError, UnreachableError
+from msp_sdk.errors import MspError, ScriptFailedError, UnreachableError
 from msp_sdk.windows.envelope import Stdin, envelope_ended
 from msp_sdk.windows.link import HostLink, LogonInterruptedError, ShellOptions
 from msp_sdk.windows.scripts import Script
@@ -84,12 +84,7 @@ class Output:
 
 
 class HostProcess:
-    """See the module. One thread at a time.
-
-    Attributes:
-        logon_failed: The last logon was refused, not allowed, or its answer was lost: it may have been a strike, and is
-            not made again by itself.
-    """
+    """See the module. One thread at a time."""
 
     def __init__(self, link: HostLink, options: ShellOptions, sizes: MessageSizes) -> None:
         self._link = link
@@ -100,7 +95,6 @@ class HostProcess:
         self._scripts = 0
         self._served = False
         self._sending = 0
-        self.logon_failed = False
         # Processes of ours that could not be ended when their connection had broken.
         self._leftovers: list[str] = []
 
@@ -118,7 +112,7 @@ class HostProcess:
                 if not again:
                     raise error.as_error() from error
             except UnreachableError as error:
-                if not again or error.code != "connection-lost" or self.logon_failed:
+                if not again or error.code != "connection-lost" or isinstance(error, LogonInterruptedError):
                     raise
             else:
                 return
@@ -160,7 +154,7 @@ class HostProcess:
         """A logged-on connection, a shell and a process in it."""
         wsman = self._link.wsman
         if wsman is None or not self._link.usable:
-            wsman = self._log_on()
+            wsman = self._link.log_on()
         if self._scripts >= self._options.commands_per_shell:
             self.close()
         self._clean_up()
@@ -171,14 +165,6 @@ class HostProcess:
             self._command_id = wsman.command(self._shell_id, self._step_s(deadline))
             self._served = False
         return wsman, self._shell_id, self._command_id
-
-    def _log_on(self) -> Wsman:
-        self.logon_failed = False
-        try:
-            return self._link.log_on()
-        except (LogonError, LogonInterruptedError):
-            self.logon_failed = True
-            raise
 
     def _step_s(self, deadline: float) -> float:
         return max(1.0, min(self._options.quiet_s, deadline - time.monotonic()))

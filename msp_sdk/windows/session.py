@@ -136,7 +136,7 @@ class HostSession:
         except MspError as error:
             lost = error.code == ("outcome-unknown" if run.script.writes else "connection-lost") and run.sent
             late = self.cancelled.is_set() or time.monotonic() >= run.deadline
-            if not lost or late or self._process.logon_failed:
+            if not lost or late:
                 raise
             try:
                 return self._once(run, data)

@@ -92,7 +92,7 @@ def test_mixes_can_be_named_or_written(faults):
     ("faults", "said"),
     [
         ({"silnet": 1}, "no faults silnet; there are antivirus, "),
-        ("hel", "no mix of faults 'hel'; there are none, clinic, each, hell."),
+        ("hel", "no mix of faults 'hel'; there are none, clinic, each, storm, hell."),
         ({"silent": 1.5}, "neither a share"),
         ({"silent": -1}, "neither a share"),
         ({"silent": 198}, "not 198 computers left"),

@@ -253,13 +253,50 @@ def test_writing_script_is_done_once_wherever_the_connection_is_cut(
     assert host.machine.violations == []
 
 
-def test_lost_answer_is_not_asked_for_when_the_logon_for_it_is_refused(lab: HostLab, host: WsmanHost) -> None:
-    # Lesson 32: the second logon is one more try of the ledger, and its refusal the end.
+def test_script_that_is_at_work_when_the_connection_breaks_is_waited_for_and_not_killed(
+    lab: HostLab, host: WsmanHost
+) -> None:
+    async def go() -> object:
+        shells = lab.shells()
+        async with shells.open(lab.target(host), lab.local_credential()) as shell:
+            host.faults.script_delay_s = 0.5
+            host.faults.drop_before.append("Receive")
+            value = (await shell.run(WRITE, {}, deadline_s=10)).value
+        await shells.aclose()
+        return value
+
+    with HostsThread([host]):
+        assert asyncio.run(go()) == {"written": 1}
+    assert (host.operations.count("Create"), host.operations.count("Signal")) == (1, 0)
+
+
+def test_reading_script_whose_answer_was_lost_is_run_again(lab: HostLab, host: WsmanHost) -> None:
+    async def go() -> object:
+        shells = lab.shells()
+        async with shells.open(lab.target(host), lab.local_credential()) as shell:
+            host.faults.drop_after.append("Receive")
+            value = (await shell.run(ECHO, {}, deadline_s=10)).value
+        await shells.aclose()
+        return value
+
+    with HostsThread([host]):
+        assert asyncio.run(go())
+    assert [call.script for call in host.machine.calls] == ["test-echo"] * 2
+
+
+@pytest.mark.parametrize("trouble", ["refused", "lost"])
+def test_lost_answer_is_not_asked_for_when_the_logon_for_it_did_not_come_about(
+    lab: HostLab, host: WsmanHost, trouble: str
+) -> None:
+    # Lesson 32: the second logon is one more try of the ledger, and there is no third.
     async def go() -> object:
         shells = lab.shells()
         async with shells.open(lab.target(host), lab.local_credential()) as shell:
             host.faults.drop_after.append("Send")
-            host.faults.refuse_logons = True
+            if trouble == "refused":
+                host.faults.refuse_logons = True
+            else:
+                host.faults.drop_logons = 1
             with pytest.raises(errors.ScriptFailedError) as caught:
                 await shell.run(WRITE, {}, deadline_s=10)
         await shells.aclose()
