@@ -252,7 +252,8 @@ class HostDoctor:
         case.knocks = tuple(knock for knocks in knocked for knock in knocks)
         case.address = doctor_doors.open_address(case.knocks)
         life: list[Sign] = []
-        if case.address is None:
+        # Who refuses is there: nothing more has to be sent.
+        if all(knock.state not in ("open", "refused") for knock in case.knocks):
             async with LifeLooker(self._prober) as looker:
                 for signs in await asyncio.gather(*(looker.look(address) for address in addresses[:_LIFE_AT])):
                     life += signs

@@ -153,6 +153,8 @@ async def _open_doctor(options: argparse.Namespace) -> AsyncIterator[tuple[HostD
     domain, failure = await _domain_of(options)
     resolver = _resolver_of(options, domain)
     if ledger is None:
+        if failure is not None:
+            sys.stderr.write(f"{plain(f'without the domain: {failure}')}\n")
         yield HostDoctor(domain=domain, resolver=resolver, policy=policy, options=how), None
         return
     credential, refusal = await _credential_of(options, domain, failure, ledger)
