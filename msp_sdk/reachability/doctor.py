@@ -43,7 +43,6 @@ from msp_sdk.reachability.doctor_case import (
     check_certificate,
     kdcs_for_anybody,
     make_target,
-    trust_of,
     what_kerberos_lacks,
     with_domain,
 )
@@ -51,7 +50,7 @@ from msp_sdk.reachability.doctor_directory import DoctorDirectory, look_at_servi
 from msp_sdk.reachability.doctor_look import look_at_door
 from msp_sdk.reachability.doctor_rules import Ways, doors_left, look_at_rules
 from msp_sdk.reachability.life import LifeLooker
-from msp_sdk.windows.channel import CERTIFICATE_REASONS
+from msp_sdk.windows.channel import CERTIFICATE_REASONS, trust_of
 from msp_sdk.windows.doors import HostPolicy, kerberos_bar, service_host
 from msp_sdk.windows.identity import is_address
 from msp_sdk.windows.scripts import load
@@ -271,7 +270,7 @@ class HostDoctor:
         door = next((door for door in opened if door.tls), None)
         if door is None:
             return (not_looked_at("tls", "the door of HTTPS is not open"),)
-        trust = trust_of(self._policy, case.credential)
+        trust = trust_of(case.target, case.credential, self._policy)
         error: MspError | None
         if case.looks[door.port].silence in ("silent", "no-connection") and case.looks[door.port].tls_version is None:
             # It said nothing to us, and would say nothing again.

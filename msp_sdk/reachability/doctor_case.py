@@ -24,7 +24,7 @@ from msp_sdk.reachability.doctor_look import DoorLook
 from msp_sdk.reachability.doctor_names import ServerAnswer, candidates
 from msp_sdk.secret import Secret
 from msp_sdk.windows.channel import Channel, Place, Trust
-from msp_sdk.windows.doors import Door, HostPolicy, certificate_names, doors, name_of
+from msp_sdk.windows.doors import Door, certificate_names, doors, name_of
 from msp_sdk.windows.identity import is_address
 
 CONTROLLERS_ASKED = 2
@@ -157,15 +157,6 @@ async def ask_for_reverse(addresses: Sequence[str], resolver: Resolver) -> dict[
 
     found = await asyncio.gather(*(one(address) for address in addresses))
     return dict(zip(addresses, found, strict=True))
-
-
-def trust_of(policy: HostPolicy, credential: Credential | None) -> Trust:
-    """Whose certificates the work would believe."""
-    listed = () if credential is None else credential.trusted_certificates
-    return Trust(
-        (*policy.trusted_cas, *(entry.ca_pem for entry in listed if entry.ca_pem)),
-        frozenset(entry.sha256.lower() for entry in listed if entry.sha256),
-    )
 
 
 def check_certificate(address: str, door: Door, target: Target, trust: Trust, connect_s: float) -> MspError | None:

@@ -24,8 +24,11 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from msp_sdk.errors import ConfigError, EncryptionRefusedError, MspError, UnreachableError, WindowsError, WrongHostError
+from msp_sdk.models.credential import Credential
 from msp_sdk.models.reason import reason
-from msp_sdk.windows.doors import Door, names_match
+from msp_sdk.models.target import Target
+from msp_sdk.network.host_pins import pin_of
+from msp_sdk.windows.doors import Door, HostPolicy, names_match
 from msp_sdk.windows.identity import is_address
 
 PATH = "/wsman"
@@ -46,6 +49,16 @@ class Trust:
     cas: tuple[str, ...] = ()
     listed_sha256: frozenset[str] = frozenset()
     pinned_sha256: str | None = None
+
+
+def trust_of(target: Target, credential: Credential | None, policy: HostPolicy) -> Trust:
+    """Whose certificate is believed at a host: what the site trusts, what came listed with the credential, the pin."""
+    listed = () if credential is None else credential.trusted_certificates
+    return Trust(
+        (*policy.trusted_cas, *(entry.ca_pem for entry in listed if entry.ca_pem)),
+        frozenset(entry.sha256.lower() for entry in listed if entry.sha256),
+        pin_of(policy.pins, (target.fqdn or "", target.hostname)),
+    )
 
 
 @frozen

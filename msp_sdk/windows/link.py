@@ -25,7 +25,6 @@ from msp_sdk.errors import (
 from msp_sdk.models.credential import Credential, CredentialState
 from msp_sdk.models.reason import remedy_of
 from msp_sdk.models.target import Target
-from msp_sdk.network.host_pins import pin_of
 from msp_sdk.network.kdcs import Kdc, Kdcs
 from msp_sdk.network.kerberos_account import ServiceTicket
 from msp_sdk.network.kerberos_tickets import KerberosTickets, NotApplicable
@@ -33,7 +32,7 @@ from msp_sdk.network.logons import LogonAttempt, LogonLedger, LogonPlace
 from msp_sdk.network.passwords import open_password
 from msp_sdk.windows import doors, ticket_logon
 from msp_sdk.windows.basic import BasicLogon
-from msp_sdk.windows.channel import CERTIFICATE_REASONS, Channel, Place, Trust
+from msp_sdk.windows.channel import CERTIFICATE_REASONS, Channel, Place, trust_of
 from msp_sdk.windows.doors import Door, HostPolicy, Mechanism
 from msp_sdk.windows.ntlm import NtlmLogon
 from msp_sdk.windows.transport import BASIC, Wsman
@@ -168,14 +167,7 @@ class HostLink:
         """The first door of the first address that opens. What is silent or closed is passed by; what lies is not."""
         if self._channel is not None:
             self._channel.close()
-        trust = Trust(
-            (
-                *self._policy.trusted_cas,
-                *(entry.ca_pem for entry in self._credential.trusted_certificates if entry.ca_pem),
-            ),
-            frozenset(entry.sha256.lower() for entry in self._credential.trusted_certificates if entry.sha256),
-            pin_of(self._policy.pins, (self._target.fqdn or "", self._target.hostname)),
-        )
+        trust = trust_of(self._target, self._credential, self._policy)
         names = doors.certificate_names(self._target)
         self.passed_by = ()
         failures: list[WindowsError] = []
