@@ -219,11 +219,14 @@ class HostDoctor:
             )
         tried, case.answers = await ask_for_name(asked, self._resolver, self._compared)
         look = doctor_names.look_at_name(tried, case.answers)
-        fqdn = look.name if "." in look.name and look.addresses else target.fqdn
+        fqdn = look.name if "." in look.name and look.addresses else None
         case.target = with_domain(
-            evolve(target, fqdn=target.fqdn or fqdn, ip_addresses=look.addresses or target.ip_addresses), self._domain
+            evolve(target, fqdn=target.fqdn or fqdn, ip_addresses=target.ip_addresses or look.addresses), self._domain
         )
-        return look.finding, doctor_names.look_at_servers(look.name, case.answers)
+        finding = look.finding
+        if target.ip_addresses:
+            finding = doctor_names.beside_known_addresses(finding, target.ip_addresses, look.addresses)
+        return finding, doctor_names.look_at_servers(look.name, case.answers)
 
     async def _look_at_reverse(self, case: Case) -> Sequence[Finding]:
         addresses = case.target.ip_addresses
@@ -249,7 +252,8 @@ class HostDoctor:
         case.knocks = tuple(knock for knocks in knocked for knock in knocks)
         case.address = doctor_doors.open_address(case.knocks)
         life: list[Sign] = []
-        if case.address is None:
+        # Who refuses is there: nothing more has to be sent.
+        if all(knock.state not in ("open", "refused") for knock in case.knocks):
             async with LifeLooker(self._prober) as looker:
                 for signs in await asyncio.gather(*(looker.look(address) for address in addresses[:_LIFE_AT])):
                     life += signs
@@ -259,8 +263,7 @@ class HostDoctor:
         opened = [door for door in case.wanted if door.port in case.open_ports]
         if case.address is None or not opened:
             return (not_looked_at("tls", "no door of WinRM is open"),)
-        address, name = case.address, case.fqdn
-        server_name = name if name is not None and name.isascii() else None
+        address, server_name = case.address, case.server_name
         looks = await asyncio.gather(
             *(look_at_door(address, door, server_name, self._options.connect_s * 2) for door in opened)
         )

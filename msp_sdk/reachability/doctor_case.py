@@ -62,6 +62,14 @@ class Case:
         return name if "." in name and not is_address(name) else None
 
     @property
+    def server_name(self) -> str | None:
+        """The name for a host to choose a certificate by; None where it is none that TLS can carry."""
+        try:
+            return self.fqdn if self.fqdn and self.fqdn.encode("idna") else None
+        except UnicodeError:
+            return None
+
+    @property
     def wanted(self) -> tuple[Door, ...]:
         """The doors that the work tries, in its order."""
         return doors(evolve(self.target, doors=()))
@@ -129,16 +137,13 @@ async def ask_for_name(
 
 async def _ask_server(name: str, resolver: Resolver, *, used: bool) -> ServerAnswer:
     (server,) = map(render_server, resolver.servers)
-    addresses = asyncio.ensure_future(resolver.addresses(name))
-    alias = asyncio.ensure_future(resolver.alias(name))
-    await asyncio.wait({addresses, alias})
-    error = addresses.exception()
-    if isinstance(error, DiscoveryError):
-        alias.exception()
-        return ServerAnswer(server, failure=error.code, used=used)
+    addresses, alias = await asyncio.gather(resolver.addresses(name), resolver.alias(name), return_exceptions=True)
+    if isinstance(addresses, DiscoveryError):
+        return ServerAnswer(server, failure=addresses.code, used=used)
+    if isinstance(addresses, BaseException):
+        raise addresses
     # A server that answers for addresses alone is no less right.
-    known_alias = None if alias.exception() is not None else alias.result()
-    return ServerAnswer(server, addresses.result(), known_alias, used=used)
+    return ServerAnswer(server, addresses, None if isinstance(alias, BaseException) else alias, used=used)
 
 
 async def ask_for_reverse(addresses: Sequence[str], resolver: Resolver) -> dict[str, tuple[str, ...]]:

@@ -17,7 +17,6 @@ from msp_sdk.models.reason import reason, reason_of
 from msp_sdk.network import probe
 from msp_sdk.reachability.diagnosis import Sign, diagnose
 from msp_sdk.reachability.doctor_look import CertificateLook, DoorLook
-from msp_sdk.reachability.life import RPC_PORT
 from msp_sdk.windows.channel import CERTIFICATE_REASONS
 
 SKEW_ALLOWED_S = 300.0
@@ -53,8 +52,8 @@ def look_at_ports(knocks: Sequence[probe.Door], life: Sequence[Sign] = ()) -> Fi
         return fine("ports", f"{_states([knock for knock in knocks if knock.address == address])}.", evidence)
     code = found.reason or "internal"
     shown = _states(knocks)
-    alive = [_SIGNS.get(sign.kind, sign.kind) for sign in life if sign.is_alive]
-    also = f" It is on: it {' and '.join(dict.fromkeys(alive))}." if alive else ""
+    alive = [_SIGNS[sign.kind].format(sign.port, sign.said) for sign in life if sign.is_alive]
+    also = f" But {' and '.join(dict.fromkeys(alive))}." if alive else ""
     return trouble("ports", code, f"{shown}.{also} {reason(code).title}", evidence)
 
 
@@ -78,11 +77,7 @@ _WORDS = {
     "failed": "not tried",
     "excluded": "excluded by a person",
 }
-_SIGNS = {
-    "tcp": f"answers on port {RPC_PORT}",
-    "ping": "answers a ping",
-    "neighbour": "has a network card that answers",
-}
+_SIGNS = {"tcp": "port {} is {}", "ping": "it answers a ping", "neighbour": "its network card answers"}
 
 
 # TLS.
@@ -272,7 +267,7 @@ def look_at_clock(
     if not far and not host_is_far:
         told = ([("the host", host_s)] if host_s is not None else []) + list(known.items())[:2]
         # HTTP's Date has whole seconds.
-        words = ", ".join(f"{name} by {abs(skew_s):.0f} s" for name, skew_s in told)
+        words = ", ".join(f"{name} within {max(1, round(abs(skew_s)))} s" for name, skew_s in told)
         return fine("clock", f"The clocks agree: {words}.", evidence)
     evidence["explains_certificate"] = host_is_far and any(_explains(look) for look in dated)
     title, remedy = _whose_clock(host_s, known, far)

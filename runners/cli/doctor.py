@@ -40,6 +40,12 @@ if TYPE_CHECKING:
 _STEP_WIDTH = 13
 _MARKS = {True: "ok", False: "FAIL", None: "-"}
 _NARROWEST = 60
+# A remedy at a site, and what stands for it on the command line.
+_HERE = {
+    "certificate-untrusted": "Here: --host-ca FILE.",
+    "ntlm-not-allowed": "Here: --allow-ntlm.",
+    "kdc-unknown": "Here: --domain DOMAIN.",
+}
 
 
 def add_to(commands: Any) -> None:
@@ -108,8 +114,9 @@ class _Screen:
             return
         sys.stdout.write("\n")
         self._write("Result      ", verdict.title if verdict.code is None else f"{verdict.code}: {verdict.title}")
-        if verdict.remedy:
-            self._write("What to do  ", verdict.remedy)
+        remedy = " ".join(part for part in (verdict.remedy, _HERE.get(verdict.code or "", "")) if part)
+        if remedy:
+            self._write("What to do  ", remedy)
 
     def _flush(self) -> None:
         """Steps that were left out one after the other share a line; the first says why."""
@@ -146,6 +153,8 @@ async def _open_doctor(options: argparse.Namespace) -> AsyncIterator[tuple[HostD
     domain, failure = await _domain_of(options)
     resolver = _resolver_of(options, domain)
     if ledger is None:
+        if failure is not None:
+            sys.stderr.write(f"{plain(f'without the domain: {failure}')}\n")
         yield HostDoctor(domain=domain, resolver=resolver, policy=policy, options=how), None
         return
     credential, refusal = await _credential_of(options, domain, failure, ledger)

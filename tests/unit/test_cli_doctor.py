@@ -113,6 +113,14 @@ def test_domain_that_is_not_found_is_a_finding_and_the_other_steps_are_taken(est
     assert attempts(estate) == made
 
 
+def test_domain_that_is_not_found_is_said_also_where_nobody_logs_on(estate: EstateProcess, person: Person):
+    code, out, err = doctor(person, estate, "agent", "--domain", "nowhere.example")
+    assert code == 0
+    assert "without the domain" in err
+    assert "nowhere.example" in err
+    assert "Nothing that can be seen" in out
+
+
 def test_what_is_no_host_is_a_wrong_call(estate: EstateProcess, person: Person):
     code, out, err = person.msp("doctor", "https://srv1")
     assert code == 2

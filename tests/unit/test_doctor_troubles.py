@@ -384,6 +384,27 @@ def test_address_is_examined_without_dns(lab: DoctorLab):
     assert examined.verdict.code == "certificate-untrusted"
 
 
+def test_addresses_that_are_known_already_are_gone_by_whatever_dns_says(lab: DoctorLab):
+    # As the work does: a target of the directory travels with its addresses.
+    lab.has_dns = False
+    lab.asked = Target("SRV1", "server", fqdn=FQDN, ip_addresses=(lab.address,))
+    local(lab)
+    examined = lab.examine()
+    assert examined.ok
+    assert (examined.findings[0].ok, examined.findings[0].code) == (True, "no-dns-server")
+    assert lab.logon_count == 1
+
+
+def test_stale_record_of_a_target_is_a_remark(lab: DoctorLab):
+    # Lesson 54.
+    lab.asked = Target("SRV1", "server", fqdn=FQDN, ip_addresses=(lab.address,))
+    lab.zone.remove("srv1")
+    lab.zone.add_address("srv1", take_address())
+    examined = lab.examine()
+    assert examined.ok
+    assert examined.findings[0].code == "dns-differs"
+
+
 def test_domain_called_local_is_asked_of_dns_alone(lab: DoctorLab):
     # Lesson 57.
     lab.zone = DnsZone("corp.local")
