@@ -1,8 +1,8 @@
 """Two hundred hosts at once, each trouble on a tenth of them: each result is right, and nothing stays behind.
 
 A tenth of everything (``hell``) hides most of it: few hosts are left whose account, name, doors and logon are all well.
-So there are two sites more: where each trouble has computers of its own (``each``), and where it is a tenth of
-everything that can be got over (``storm``).
+So there is a second site (``storm``): a tenth of everything that can be got over, and of the rest so much that each is
+met.
 
 The site runs in a process of its own, so that threads, sockets and descriptors counted here are the library's.
 """
@@ -191,14 +191,14 @@ BEYOND_US = "answers"
 ONE_LOGON = ("broken-trust", "drops-logon")
 
 
-@pytest.mark.parametrize(("mix", "computers"), [("each", 222), ("storm", 204), ("hell", 500)])
+@pytest.mark.parametrize(("mix", "computers"), [("storm", 230), ("hell", 500)])
 def test_every_host_ends_as_is_right_and_nothing_is_left(tmp_path: Path, mix: str, computers: int) -> None:
     before = Held.now()
-    walked = asyncio.run(walk(tmp_path, "--seed", "7", "--computers", str(computers), "--faults", mix))
+    walked = asyncio.run(walk(tmp_path, "--seed", "8", "--computers", str(computers), "--faults", mix))
     assert len(walked.opened) >= 200
-    if mix == "each":
+    if mix == "storm":
         met = set(itertools.chain.from_iterable(entry["troubles"] for entry in walked.troubles.values()))
-        assert met == set(PRESETS["each"])
+        assert met == set(PRESETS["storm"])
     wrong = {
         name: (walked.outcomes.get(name), entry["truth"], entry["troubles"])
         for name, entry in walked.troubles.items()
