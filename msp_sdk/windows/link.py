@@ -21,6 +21,7 @@ from msp_sdk.errors import (
     NotAuthorisedHereError,
     UnreachableError,
     WindowsError,
+    WrongHostError,
 )
 from msp_sdk.models.credential import Credential, CredentialState
 from msp_sdk.models.reason import remedy_of
@@ -182,6 +183,7 @@ class HostLink:
                 channel = Channel.connect(Place(address, door, self.name, names, trust), self._options.connect_s)
             except WindowsError as error:
                 if error.code in CERTIFICATE_REASONS and doors.passes_by(self._target, mechanism, door):
+                    self._check_names(names, error)
                     self.passed_by += (PassedDoor(address, door.port, error.code, error.detail),)
                 elif not isinstance(error, UnreachableError):
                     raise
@@ -191,6 +193,16 @@ class HostLink:
                 return channel
         # A certificate that nobody believes says more than a refused connection, and that more than silence.
         raise min(failures, key=lambda error: _SAYS_LITTLE.get(error.code, 0))
+
+    def _check_names(self, names: tuple[str, ...], error: WindowsError) -> None:
+        """Of a certificate that nobody believes: for another name it is no door to pass by, but another machine."""
+        told = error.context.get("names")
+        found = tuple(str(name) for name in told) if isinstance(told, list | tuple) else ()
+        if found and not doors.names_match(names, found):
+            raise WrongHostError(
+                f"the certificate at the address of {self.name} is for {', '.join(found[:3])}.",
+                context={"hostname": self.name, "names": list(found)},
+            ) from error
 
     def _places(self, mechanism: Mechanism) -> Iterator[tuple[str, Door]]:
         """Where to knock, in order: first where it worked a short while ago."""

@@ -282,10 +282,15 @@ def test_a_certificate_that_nobody_believes_is_passed_by_for_sealed_kerberos_and
         )
 
 
-def test_a_certificate_for_another_name_is_the_wrong_host_also_with_kerberos(lab: KerberosLab) -> None:
+@pytest.mark.parametrize("is_believed", ["believed", "unbelieved"])
+def test_a_certificate_for_another_name_is_the_wrong_host_also_with_kerberos(
+    lab: KerberosLab, is_believed: str
+) -> None:
+    # Lesson 54.
     host = lab.member("SRV1", "host", certificate_name="other.corp.example")
+    policy = None if is_believed == "believed" else HostPolicy(trusted_cas=(EstateCA.make("Other").pem.decode(),))
     with HostsThread([host]):
-        error = refused(lab, lab.target(host), lab.credential())
+        error = refused(lab, lab.target(host), lab.credential(), policy=policy)
     assert isinstance(error, errors.WrongHostError)
     assert lab.service.attempts == []
 
