@@ -233,8 +233,8 @@ PRESETS: Mapping[str, Mapping[str, float]] = MappingProxyType(
         ),
         # Everything, each on computers of its own.
         "each": MappingProxyType({name: 1 / len(_OF_COMPUTERS) for name in _OF_COMPUTERS}),
-        # A tenth of everything that can be got over, one upon the other.
-        "storm": MappingProxyType({name: 0.1 for name in _OF_COMPUTERS if TROUBLES[name].truth is None}),
+        # A tenth of everything that can be got over, one upon the other, and some of what cannot.
+        "storm": MappingProxyType({name: 0.1 if TROUBLES[name].truth is None else 0.015 for name in _OF_COMPUTERS}),
         # A tenth of everything, one upon the other: few get far.
         "hell": MappingProxyType(dict.fromkeys(_OF_COMPUTERS, 0.1)),
     }

@@ -1,8 +1,8 @@
 """Two hundred hosts at once, each trouble on a tenth of them: each result is right, and nothing stays behind.
 
 A tenth of everything (``hell``) hides most of it: few hosts are left whose account, name, doors and logon are all well.
-So there are two sites more: where each trouble has computers of its own (``each``), and where it is a tenth of
-everything that can be got over (``storm``).
+So there is a second site (``storm``): a tenth of everything that can be got over, and of the rest so much that each is
+met.
 
 The site runs in a process of its own, so that threads, sockets and descriptors counted here are the library's.
 """
@@ -98,6 +98,7 @@ class Walk:
 
     outcomes: dict[str, str] = field(factory=dict)
     took_s: float = 0.0
+    runs_s: list[float] = field(factory=list)
     troubles: dict[str, Any] = field(factory=dict)
     machines: dict[str, Any] = field(factory=dict)
     accounts: list[dict[str, Any]] = field(factory=list)
@@ -110,15 +111,18 @@ class Walk:
         return [name for name, entry in self.troubles.items() if entry["layer"] and entry["troubles"][-1] in troubles]
 
 
-async def work(shells: WindowsShells, target: Target, credential: Credential) -> str:
-    """Two scripts on a host: one that looks, one that writes."""
+async def work(shells: WindowsShells, target: Target, credential: Credential, runs_s: list[float]) -> str:
+    """Two scripts on a host: one that looks, one that writes. How long each took is added to ``runs_s``."""
     look, write = load("agent-state"), load("agent-stage")
-    assert look.contract is not None
-    assert write.contract is not None
     try:
         async with shells.open(target, credential) as shell:
-            await shell.run(look, look.contract.example_input, deadline_s=DEADLINE_S)
-            await shell.run(write, write.contract.example_input, deadline_s=DEADLINE_S, payload=b"test")
+            for script, payload in ((look, b""), (write, b"test")):
+                assert script.contract is not None
+                begun = time.monotonic()
+                try:
+                    await shell.run(script, script.contract.example_input, deadline_s=DEADLINE_S, payload=payload)
+                finally:
+                    runs_s.append(time.monotonic() - begun)
     except MspError as error:
         return error.code
     return AGENT
@@ -168,7 +172,7 @@ async def walk(folder: Path, *options: str) -> Walk:
 
             shells = WindowsShells(ledger, policy=lambda: policy, prove=prove, options=OPTIONS)
             begun = time.monotonic()
-            codes = await asyncio.gather(*(work(shells, target, credential) for target in targets))
+            codes = await asyncio.gather(*(work(shells, target, credential, walked.runs_s) for target in targets))
             walked.took_s = time.monotonic() - begun
             await shells.aclose()
         walked.opened = {target.hostname.upper(): code for target, code in zip(targets, codes, strict=True)}
@@ -187,20 +191,22 @@ BEYOND_US = "answers"
 ONE_LOGON = ("broken-trust", "drops-logon")
 
 
-@pytest.mark.parametrize(("mix", "computers"), [("each", 222), ("storm", 204), ("hell", 500)])
+@pytest.mark.parametrize(("mix", "computers"), [("storm", 230), ("hell", 500)])
 def test_every_host_ends_as_is_right_and_nothing_is_left(tmp_path: Path, mix: str, computers: int) -> None:
     before = Held.now()
-    walked = asyncio.run(walk(tmp_path, "--seed", "7", "--computers", str(computers), "--faults", mix))
+    walked = asyncio.run(walk(tmp_path, "--seed", "8", "--computers", str(computers), "--faults", mix))
     assert len(walked.opened) >= 200
-    if mix == "each":
+    if mix == "storm":
         met = set(itertools.chain.from_iterable(entry["troubles"] for entry in walked.troubles.values()))
-        assert met == set(PRESETS["each"])
+        assert met == set(PRESETS["storm"])
     wrong = {
         name: (walked.outcomes.get(name), entry["truth"], entry["troubles"])
         for name, entry in walked.troubles.items()
         if walked.outcomes.get(name) not in right(entry) and entry["truth"] != "domain-controller"
     }
     assert wrong == {}
+    # A script waits for a thread that another host has, and then has its own time and what ends it.
+    assert max(walked.runs_s) < HOST_AT_MOST_S + DEADLINE_S + OPTIONS.quiet_s
     # Each wave of threads ends within what one host may take.
     assert walked.took_s < math.ceil(len(walked.opened) / OPTIONS.threads) * HOST_AT_MOST_S
 
@@ -241,7 +247,7 @@ def test_wrong_password_is_seen_by_one_controller_and_no_host(tmp_path: Path) ->
                 for entry in there.facts["computers"]
                 for address in await resolver(there.facts).addresses(f"{entry['name']}.{there.facts['domain']}")
             ]
-            codes = await asyncio.gather(*(work(shells, target, credential) for target in targets))
+            codes = await asyncio.gather(*(work(shells, target, credential, []) for target in targets))
             await shells.aclose()
             assert Counter(codes) == {"wrong-password": len(targets)}
             (account,) = await there.ask("accounts")
