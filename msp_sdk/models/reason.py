@@ -105,6 +105,7 @@ _TABLE = (
     Reason("account-revoked", "The KDC says that the account is locked, disabled, expired or not yet valid; nothing is known of the password.", "Look at the account in the directory, then retry."),
     Reason("kdc-policy", "A rule of the domain forbids the account this logon: its hours, its workstations or an authentication policy.", "Look at the account's restrictions and authentication policy."),
     Reason("no-common-cipher", "The KDC has no key for this account that we may use; an old password has RC4 keys alone.", "Set the account's password anew, so that it gets AES keys."),
+    Reason("no-host-cipher", "The KDC has no key of this host's account that we may use.", "Let the host set its account's password anew (`Reset-ComputerMachinePassword` there), and allow it AES (msDS-SupportedEncryptionTypes)."),
     Reason("no-service-principal", "The KDC does not know this service by the name that we use.", "Name the machine as the directory does (not by an address), and look at its servicePrincipalName."),
     Reason("other-domain-account", "The account is of another domain than the controller's: its KDC is not asked.", "Give the user as user@domain of its own domain."),
     Reason("netbios-unknown", "The domain's short name is not known, so this account may be another domain's: the KDC is not asked.", "Give the user as user@domain."),

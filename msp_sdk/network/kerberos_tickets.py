@@ -318,6 +318,8 @@ def _whose(username: str, kdc: Kdc) -> str:
 def _no_service(credential: Credential, kdc: Kdc, host: str, failure: KerberosFailure) -> LogonError:
     """A KDC that has taken the password, and gives no ticket for a host."""
     code = judge_kdc(failure.number, key_used=False).code or "kerberos-refused"
+    # The account has a ticket already: it is the host's keys that we may not use, or that it has not.
+    code = "no-host-cipher" if code == "no-common-cipher" else code
     where = kdc.name or kdc.address
     return _stopped(
         "kerberos-refused" if code == "kdc-unreachable" else code,

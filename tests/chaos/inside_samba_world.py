@@ -64,13 +64,22 @@ class SambaWorld(DemoWorld):
             "username": self._given["username"].split("@")[0],
             "domain": DOMAIN,
             "netbios_name": NETBIOS,
-            "machines": [{"name": name, "door": door, **known[name]} for name, door in DOORS.items()],
+            "machines": [
+                {"name": name, "door": door, **known[name], "keytab": await self.keys_of(name)}
+                for name, door in DOORS.items()
+            ],
             "truth": [{"name": name, "truth": truth} for name, truth in TRUTH.items()],
         }
 
     async def samba(self, what: str, **more: Any) -> dict[str, Any]:
         """Look into the directory's database, or change it."""
         return await asyncio.to_thread(run_samba_script, self.samba_folder, {"do": what, **more})
+
+    async def keys_of(self, name: str) -> str:
+        """A file with a computer's keys, for whoever plays it."""
+        file = str(self.folder / f"{name}.keytab")
+        await self.samba("keytab", account=name, file=file)
+        return file
 
     async def strikes(self) -> int:
         """What the controller has counted."""
@@ -111,13 +120,18 @@ async def walk(world: SambaWorld) -> dict[str, Any]:
     await until(listed, "the computer that joined is listed as new")
     story["check_ins_until_listed"] = len(check_ins)
     sid = (await world.samba("computers"))[JOINING["name"]]["sid"]
-    await world.ask_estate(json.dumps({**JOINING, "sid": sid}))
+    keytab = await world.keys_of(JOINING["name"])
+    await world.ask_estate(json.dumps({**JOINING, "sid": sid, "keytab": keytab}))
     await world.samba("describe", name=JOINING["name"], os_name=JOINING["os_name"], address=JOINING["address"])
 
     async def deployed() -> bool:
         return await said() == ("agent", None)
 
-    await until(deployed, "the computer that joined runs the agent")
+    try:
+        await until(deployed, "the computer that joined runs the agent")
+    except AssertionError as error:
+        error.add_note(f"it is {await said()}; of all: {await world.hosts()}")
+        raise
     world.facts["computers"] = [*world.facts["computers"], {"name": JOINING["name"], "truth": "agent"}]
     return {
         **story,

@@ -11,15 +11,18 @@ import asyncio
 import contextlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import msp_sdk.testing.script_handlers  # noqa: F401 (registers who answers our scripts)
+from msp_sdk.network.kerberos import is_installed
 from msp_sdk.testing.accounts import Account, Accounts
 from msp_sdk.testing.builders import SERVICE_NAME, build_agent_package
 from msp_sdk.testing.certificates import EstateCA
 from msp_sdk.testing.estate import HTTP_PORT, HTTPS_PORT, SilentHost
 from msp_sdk.testing.windows_host import Machine
 from msp_sdk.testing.wsman import WsmanHost
+from msp_sdk.testing.wsman_kerberos import KerberosKeys
 from msp_sdk.wire.converter import encode_bytes, unstructure
 
 
@@ -62,6 +65,8 @@ class Hosts:
             https_port=HTTPS_PORT if door == "https" else None,
             certificate=self.ca.issue([f"{name.lower()}.{domain}"]) if door == "https" else None,
         )
+        if is_installed():
+            host.logons.kerberos = KerberosKeys(Path(planned["keytab"]))
         self.running[name] = await self._stack.enter_async_context(host)
 
     def facts(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Reads an order as JSON on stdin, what to ``do`` and with which values, and print
 """
 
 import json
+import secrets
 import sys
 import time
 from pathlib import Path
@@ -11,9 +12,11 @@ from pathlib import Path
 import ldb
 from samba import param
 from samba.auth import system_session
+from samba.credentials import Credentials
 from samba.dbchecker import dbcheck
 from samba.dcerpc import dnsp, security
 from samba.ndr import ndr_pack, ndr_unpack
+from samba.net import Net
 from samba.samdb import SamDB
 
 WORKSTATION_TRUST = 0x1000
@@ -85,9 +88,25 @@ def seed(samdb: SamDB, order: dict) -> dict:
             # Seen today: 100 ns since 1601.
             entry["lastLogonTimestamp"] = str(now_as_filetime())
         samdb.add(entry, controls=[RELAX])
+        if system is not None:
+            give_keys(samdb, name)
         if address is not None:
             add_address(samdb, order["domain"], name.lower(), address)
     return {"computers": [row[0] for row in COMPUTERS]}
+
+
+def give_keys(samdb: SamDB, name: str) -> None:
+    """A computer that has joined has a password, and so keys for Kerberos."""
+    samdb.setpassword(f"(sAMAccountName={name}$)", secrets.token_urlsafe(24))
+
+
+def keytab(samdb: SamDB, order: dict) -> dict:
+    """A computer's keys, in a file that only its owner reads."""
+    settings = param.LoadParm()
+    settings.load(str(Path(order["folder"]) / "etc" / "smb.conf"))
+    Net(Credentials(), settings).export_keytab(keytab=order["file"], principal=f"{order['account']}$")
+    Path(order["file"]).chmod(0o600)
+    return {}
 
 
 def now_as_filetime() -> int:
@@ -139,6 +158,7 @@ def join(samdb: SamDB, order: dict) -> dict:
         "userAccountControl": str(WORKSTATION_TRUST),
     }
     samdb.add(entry, controls=[RELAX])
+    give_keys(samdb, order["name"])
     return {}
 
 
@@ -214,6 +234,7 @@ ORDERS = {
     "seed": seed,
     "computers": computers,
     "join": join,
+    "keytab": keytab,
     "describe": describe,
     "set": change,
     "delete": delete,
