@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 
 import ldb
-from samba import param
+from samba import enable_net_export_keytab, param
 from samba.auth import system_session
-from samba.credentials import Credentials
 from samba.dbchecker import dbcheck
 from samba.dcerpc import dnsp, security
 from samba.ndr import ndr_pack, ndr_unpack
@@ -104,7 +103,8 @@ def keytab(samdb: SamDB, order: dict) -> dict:
     """A computer's keys, in a file that only its owner reads."""
     settings = param.LoadParm()
     settings.load(str(Path(order["folder"]) / "etc" / "smb.conf"))
-    Net(Credentials(), settings).export_keytab(keytab=order["file"], principal=f"{order['account']}$")
+    enable_net_export_keytab()
+    Net(None, settings).export_keytab(keytab=order["file"], principal=f"{order['account']}$")
     Path(order["file"]).chmod(0o600)
     return {}
 
