@@ -83,7 +83,8 @@ def test_interrupted_demo_leaves_nothing_behind(home: Path, wait_s: float) -> No
         time.sleep(wait_s)
         demo.send_signal(signal.SIGINT)
         _, errors = demo.communicate(timeout=30)
-    assert demo.returncode == 130
+    # Before the interpreter has read the program, the signal ends it; a shell says 130 to that, too.
+    assert demo.returncode in (130, -signal.SIGINT)
     assert b"Traceback" not in errors
     assert processes_of(home) == []
     assert list(home.iterdir()) == []

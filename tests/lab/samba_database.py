@@ -87,7 +87,8 @@ def seed(samdb: SamDB, order: dict) -> dict:
             # Seen today: 100 ns since 1601.
             entry["lastLogonTimestamp"] = str(now_as_filetime())
         samdb.add(entry, controls=[RELAX])
-        if system is not None:
+        if system is not None and not disabled:
+            # Which enables the account, too.
             give_keys(samdb, name)
         if address is not None:
             add_address(samdb, order["domain"], name.lower(), address)
