@@ -134,8 +134,10 @@ async def walk(world: SambaWorld) -> dict[str, Any]:
         error.add_note(f"it is {await said()}; of all: {await world.hosts()}")
         raise
     world.facts["computers"] = [*world.facts["computers"], {"name": JOINING["name"], "truth": "agent"}]
+    machines = await world.ask_estate("machines")
     return {
         **story,
+        "by_ticket": sorted(name for name, facts in machines.items() if facts["tickets"]),
         "mistakes_after": await world.mistakes(),
         "strikes": await world.strikes(),
         "phase": (await world.partner.status(world.site.site_id)).phase,

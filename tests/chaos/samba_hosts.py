@@ -91,6 +91,7 @@ class Hosts:
                 "agent_running": (service := host.machine.services.find(SERVICE_NAME)) is not None
                 and service.state == "running",
                 "violations": list(host.machine.violations),
+                "tickets": len(host.logons.kerberos.taken) if host.logons.kerberos else 0,
             }
             for name, host in self.running.items()
         }

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from msp_sdk.network.kerberos import is_installed
 from tests.lab.controller import ADDRESS, SambaLab, samba_controller
 
 pytestmark = [pytest.mark.samba, pytest.mark.slow]
@@ -58,6 +59,9 @@ def test_daemon_walks_from_code_to_complete_on_a_real_directory_and_takes_in_who
     # The one that was under way, the one that sees it, and the one after which Central has the report.
     assert told["check_ins_until_listed"] <= 3
     assert told["strikes"] == 0
+    # Hosts with keys of their own are logged on to by Kerberos, by HTTP as by HTTPS: none of them sees a password.
+    if is_installed():
+        assert told["by_ticket"] == ["FILE1", "JOINED1", "SQL1"]
 
 
 def test_wrong_password_costs_one_strike_at_a_real_controller_whatever_doors_it_has(lab, tmp_path):
