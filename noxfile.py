@@ -73,7 +73,12 @@ def tests(session: nox.Session) -> None:
     install_package(session, *TEST_TOOLS, *foreign, extras=extras)
     # They wait for real servers more than they compute; a file stays together, because its tests share a controller.
     # In the order of their names the slow ones, of few tests each, come before the many quick ones of `unit`.
-    session.run("pytest", *(session.posargs or ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")))
+    # The many processes that they start read compiled files, also where the shell's environment wants none written.
+    session.run(
+        "pytest",
+        *(session.posargs or ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")),
+        env={"PYTHONDONTWRITEBYTECODE": ""},
+    )
 
 
 @nox.session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,16 @@ def _contract() -> Any:
 
 @pytest.fixture
 def central(tmp_path: Path) -> Iterator[Any]:
-    made = _contract().CentralUnderTest(tmp_path)
+    # It is prepared by `asyncio.run`, which this thread has no room for while playwright keeps its loop here.
+    with ThreadPoolExecutor(1) as thread:
+        made = thread.submit(_contract().CentralUnderTest, tmp_path).result()
     yield made
     made.close()
 
 
-@pytest.fixture
-def chromium(central: Any) -> Iterator[Any]:
-    """A browser for one test, begun after Central: playwright keeps a loop in this thread while it runs."""
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """One browser for a file; what a test sees and keeps is in a context of its own."""
     try:
         from playwright.sync_api import Error, sync_playwright
     except ImportError:
@@ -61,8 +64,9 @@ def chromium(central: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(chromium: Any) -> Iterator[Any]:
-    """A page that fails the test when its console or a script complains."""
+def page(central: Any, chromium: Any) -> Iterator[Any]:
+    """A page that fails the test when its console or a script complains; closed before its Central ends."""
+    del central
     complaints: list[str] = []
     context = chromium.new_context()
     made = context.new_page()

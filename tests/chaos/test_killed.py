@@ -48,10 +48,9 @@ def test_daemon_that_is_killed_in_each_phase_comes_back_and_finishes_with_nothin
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_daemon_and_central_that_are_killed_at_random_finish_with_nothing_twice(tmp_path: Path, seed: int) -> None:
+def test_daemon_and_central_that_are_killed_at_random_finish_with_nothing_twice(tmp_path: Path) -> None:
     """Lesson 15: no report is lost, whichever side dies."""
-    draw = random.Random(seed)  # noqa: S311 (moments, not secrets)
+    draw = random.Random(1)  # noqa: S311 (moments, not secrets)
 
     async def run() -> None:
         async with DemoWorld(tmp_path, WorldSpec(computers=16, delay_s=0.1, interval_s=OFTEN_S)) as world:
@@ -59,7 +58,7 @@ def test_daemon_and_central_that_are_killed_at_random_finish_with_nothing_twice(
             await world.start_appliance()
             await wait_for_phase(world, "awaiting_credentials")
             await world.give_credential()
-            for _ in range(5):
+            for _ in range(7):
                 await asyncio.sleep(draw.uniform(0.2, 1.2))
                 await world.kill_appliance()
                 if draw.random() < 0.5:
