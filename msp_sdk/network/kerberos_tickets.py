@@ -29,6 +29,7 @@ from msp_sdk.network.kerberos_account import Account, ServiceTicket
 from msp_sdk.network.kerberos_process import KerberosFailure, KerberosProcess, Principal
 from msp_sdk.network.logons import LogonAttempt, LogonLedger
 from msp_sdk.network.passwords import open_password
+from msp_sdk.network.turns import cancelled_error
 
 _NO_SUCH_SERVICE = 7
 _WRONG_REALM = 68
@@ -96,6 +97,7 @@ class KerberosTickets:
         self._accounts: defaultdict[str, Account] = defaultdict(lambda: Account(self._options.idle_s, clock))
         self._silent: dict[tuple[str, int], _Silence] = {}
         self._is_usable = False
+        self._closed = False
 
     def bar(self, kdcs: Sequence[Kdc]) -> str | None:
         """Why there is no Kerberos here and now: a reason, or None. Ask before :meth:`begin`; nothing is sent."""
@@ -141,6 +143,9 @@ class KerberosTickets:
         with self._lock:
             account = self._accounts[credential.ledger_key]
         with account.held(cancelled):
+            if self._closed:
+                # It waited while everything was ended: nobody would end a worker that began now.
+                raise cancelled_error()
             # A worker that ended in between, or a KDC that falls silent, is made up for once.
             for again in (True, False):
                 barred = self._ensure(account, credential, kdcs, cancelled)
@@ -201,8 +206,9 @@ class KerberosTickets:
                 account.end()
 
     def close(self) -> None:
-        """End every worker."""
+        """End every worker. Whoever still waits for one gets none."""
         with self._lock:
+            self._closed = True
             accounts = list(self._accounts.values())
             self._accounts.clear()
         for account in accounts:
@@ -212,8 +218,11 @@ class KerberosTickets:
     def _ensure(
         self, account: Account, credential: Credential, kdcs: Sequence[Kdc], cancelled: threading.Event
     ) -> NotApplicable | None:
-        """Make sure that the account has a ticket."""
-        if account.worker is not None:
+        """Make sure that the account has a ticket, and that it was had with what the ledger holds to be right.
+
+        A version that is no longer proven (hosts refused it, a person typed it anew) is proven by taking a new one.
+        """
+        if account.worker is not None and self._ledger.state(credential).state == "proven":
             return None
         account.end()
         barred = NotApplicable("kdc-unreachable")

@@ -1,4 +1,7 @@
-"""What opened and worked at a host is remembered for some minutes, and tried first. No I/O; shared by threads."""
+"""What opened and worked at a host is remembered for some minutes, and tried first. No I/O; shared by threads.
+
+Of more hosts than can be remembered the oldest are forgotten.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from msp_sdk.models.credential import Credential
 from msp_sdk.models.target import Target
 from msp_sdk.windows.doors import Door, Mechanism, name_of
 
-_MANY = 4096
+_MANY = 10_000
 
 
 @frozen
@@ -69,11 +72,14 @@ class WayMemory:
 
     def keep(self, target: Target, credential: Credential, way: Way) -> None:
         """It has worked. The time begins anew."""
-        now = self._clock()
+        known = _Known(way, self._clock() + self._keep_s)
+        key = _key(target, credential)
         with self._lock:
-            if len(self._known) >= _MANY:
-                self._known = {key: known for key, known in self._known.items() if now < known.until}
-            self._known[_key(target, credential)] = _Known(way, now + self._keep_s)
+            self._known.pop(key, None)
+            while len(self._known) >= _MANY:
+                # They stand in the order in which they came.
+                del self._known[next(iter(self._known))]
+            self._known[key] = known
 
     def forget(self, target: Target, credential: Credential) -> None:
         """It has not worked."""

@@ -89,6 +89,53 @@ def test_another_version_of_a_credential_has_a_worker_and_a_logon_of_its_own(lab
     tickets.close()
 
 
+def test_a_password_typed_anew_is_not_taken_for_right_because_of_an_older_ticket(lab: KerberosLab) -> None:
+    tickets = lab.tickets()
+    assert isinstance(lab.ask(tickets, lab.credential()), ServiceTicket)
+    lab.ledger.begin_typed(lab.credential())
+    with pytest.raises(errors.LogonRejectedError):
+        lab.ask(tickets, lab.credential("wrong"))
+    assert workers() == []
+    tickets.close()
+
+
+def test_a_version_that_hosts_paused_is_proven_by_a_new_ticket(lab: KerberosLab) -> None:
+    tickets = lab.tickets()
+    credential = lab.credential()
+    lab.ask(tickets, credential)
+    with lab.ledger.attempt(credential, place="host", host="srv2") as attempt:
+        assert attempt.refused("wrong-password") == "paused"
+    assert isinstance(lab.ask(tickets, credential), ServiceTicket)
+    assert not lab.ledger.is_paused(credential)
+    assert lab.password_uses() == 2
+    tickets.close()
+
+
+def test_who_still_waits_when_all_is_ended_begins_no_worker(lab: KerberosLab) -> None:
+    tickets = lab.tickets()
+    lab.ask(tickets, lab.credential())
+    account = tickets._accounts[lab.credential().ledger_key]
+    ends: list[object] = []
+
+    def wait() -> None:
+        try:
+            ends.append(lab.ask(tickets, lab.credential()))
+        except errors.MspError as error:
+            ends.append(type(error))
+
+    with account.lock:
+        waiting, closing = threading.Thread(target=wait), threading.Thread(target=tickets.close)
+        waiting.start()
+        closing.start()
+        while not tickets._closed:
+            time.sleep(0.01)
+    waiting.join()
+    closing.join()
+    assert ends == [errors.UnreachableError]
+    assert workers() == []
+    assert lab.password_uses() == 1
+
+
 def test_a_worker_that_is_not_used_ends_by_itself(lab: KerberosLab) -> None:
     tickets = lab.tickets(idle_s=0.3)
     lab.ask(tickets, lab.credential())
@@ -249,6 +296,39 @@ class Between:
                     if request:
                         server.sendall(request)
                         client.sendall(server.recv(65536))
+
+
+class Holding(Between):
+    """Passes on the first request alone: what is made with the password gets no answer."""
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                request = client.recv(65536)
+                if not request:
+                    client.close()
+                elif self.holds:
+                    self._held.append(client)
+                else:
+                    self.holds = True
+                    with client, socket.create_connection(self._kdc) as server:
+                        server.sendall(request)
+                        client.sendall(server.recv(65536))
+
+
+def test_a_password_that_a_kdc_did_not_answer_may_be_a_strike_and_is_no_way_to_ntlm(lab: KerberosLab) -> None:
+    # Lesson 32.
+    for _ in range(2):
+        address = take_address()
+        with Holding(address, lab.kdc):
+            tickets = lab.tickets(exchange_s=1.0)
+            with pytest.raises(errors.LogonError) as caught:
+                lab.ask(tickets, lab.credential(), kdcs=(Kdc(address, REALM, netbios_name="CORP"),))
+            tickets.close()
+        assert caught.value.code == "logon-unanswered"
+    assert lab.ledger.state(lab.credential()).code == "logon-outcome-unknown"
+    assert workers() == []
 
 
 def answering(answer: bytes) -> tuple[socket.socket, Kdc]:

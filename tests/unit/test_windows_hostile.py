@@ -28,11 +28,13 @@ from msp_sdk.secret import Secret
 from msp_sdk.testing.host_lab import HostLab
 from msp_sdk.testing.loopback import take_address
 from msp_sdk.testing.wsman import HostsThread
+from msp_sdk.testing.wsman_faults import TROUBLES
 from msp_sdk.windows.channel import Channel, Place, Trust, names_in
 from msp_sdk.windows.doors import Door, HostPolicy
 from msp_sdk.windows.ntlm import NtlmLogon
 from msp_sdk.windows.scripts import load
 from msp_sdk.windows.shell import ShellOptions
+from msp_sdk.windows.transport import FencedTransport
 
 ADDRESS = take_address()
 
@@ -338,6 +340,33 @@ def test_challenge_that_asks_for_weak_sealing_is_refused_before_the_password_is_
     attempt.first()
     with pytest.raises(errors.EncryptionRefusedError):
         attempt.second(challenge(weaken, tmp_path), Secret("secret"))
+
+
+def test_nothing_as_good_as_the_password_is_kept_with_a_connection(tmp_path: Path) -> None:
+    made = logon()
+    made.first()
+    made.second(challenge(lambda _: None, tmp_path), Secret("secret"))
+    assert made._context._credential is None
+
+
+def test_a_password_outside_tls_is_stopped_at_the_last_fence_too() -> None:
+    # Lesson 33.
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(Place("127.0.0.1", Door(5985, tls=False), "srv1", ("srv1",)), ours, None)
+        with pytest.raises(errors.EncryptionRefusedError):
+            FencedTransport(channel).present("Basic", b"admin:secret")
+        theirs.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
+
+
+def test_an_answer_in_clear_is_not_believed_where_messages_are_sealed(lab: HostLab) -> None:
+    # Lesson 34: whoever stands between could have written it.
+    host = lab.host(https=False)
+    TROUBLES["unsealed"].once(host)
+    with HostsThread([host]), pytest.raises(errors.EncryptionRefusedError):
+        lab.run(lab.target(host), lab.local_credential(), load("identify"))
 
 
 def test_broken_challenge_is_an_error_of_ours(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from msp_sdk import errors
 from msp_sdk.models.credential import Credential, TrustedCertificate
 from msp_sdk.models.target import Target
+from msp_sdk.network.host_pins import HostPin
 from msp_sdk.testing.certificates import EstateCA
 from msp_sdk.testing.host_lab import LAB_PASSWORD, RecordingFront
 from msp_sdk.testing.loopback import take_address
@@ -280,6 +282,36 @@ def test_a_certificate_that_nobody_believes_is_passed_by_for_sealed_kerberos_and
         assert refused(lab, lab.target(host, use_ssl=True), lab.credential(), policy=stranger).code == (
             "certificate-untrusted"
         )
+
+
+def test_a_changed_certificate_is_an_alarm_also_where_kerberos_could_pass_it_by(lab: KerberosLab) -> None:
+    # Lesson 35.
+    host = lab.member("SRV1", "host")
+    pin = HostPin("srv1.corp.example", "cd" * 32, datetime(2026, 5, 4, tzinfo=UTC))
+    with HostsThread([host]):
+        error = refused(lab, lab.target(host), lab.credential(), policy=HostPolicy(pins=(pin,)))
+    assert error.code == "certificate-changed"
+    assert lab.password_uses() == 0
+    assert lab.service.attempts == []
+
+
+def test_a_credential_that_was_refused_elsewhere_loses_its_ticket_at_once(lab: KerberosLab) -> None:
+    host = lab.member("SRV1", "host")
+    credential = lab.credential()
+
+    async def go() -> None:
+        shells = lab.shells(kdcs=lab.kdcs)
+        async with shells.open(lab.target(host), credential):
+            pass
+        lab.ledger.refuse(credential, "wrong-password")
+        with pytest.raises(errors.LogonNotAllowedError):
+            async with shells.open(lab.target(host), credential):
+                pass
+        assert dict(shells._tickets._accounts) == {}
+        await shells.aclose()
+
+    with HostsThread([host]):
+        asyncio.run(go())
 
 
 @pytest.mark.parametrize("is_believed", ["believed", "unbelieved"])

@@ -143,11 +143,17 @@ def test_nothing_is_remembered_where_nobody_wants_it():
 
 def test_memory_does_not_grow_with_hosts_that_were_met_once():
     now = [0.0]
-    memory = WayMemory(600.0, clock=lambda: now[0])
-    for number in range(10_000):
+    memory = WayMemory(60_000.0, clock=lambda: now[0])
+    for number in range(10_002):
         now[0] += 1.0
         memory.keep(target(fqdn=f"srv{number}.corp.example"), credential(), Way("10.0.0.5", HTTP, "ntlm"))
-    assert len(memory._known) <= 4096
+    assert len(memory._known) == 10_000
+    memory.keep(target(fqdn="srv2.corp.example"), credential(), Way("10.0.0.6", HTTP, "ntlm"))
+    memory.keep(target(fqdn="new.corp.example"), credential(), Way("10.0.0.5", HTTP, "ntlm"))
+    assert len(memory._known) == 10_000
+    # The oldest gives way: not the one that was met again.
+    assert memory.get(target(fqdn="srv2.corp.example"), credential()) is not None
+    assert memory.get(target(fqdn="srv3.corp.example"), credential()) is None
 
 
 def controller(fqdn: str, *addresses: str) -> DomainController:
