@@ -17,7 +17,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ _FORMAT = 1
 _ENTRIES_AT_MOST = 100_000
 
 Key = tuple[SignKind, str, int | None]
+# What is looked for where the doors of WinRM are silent: the network card, the endpoint mapper of RPC, ping.
+RPC_PORT = 135
+LIFE_KEYS: tuple[tuple[SignKind, int | None], ...] = (("neighbour", None), ("tcp", RPC_PORT), ("ping", None))
 
 
 class ReachabilityCache:
@@ -73,6 +76,16 @@ class ReachabilityCache:
             self._entries[key] = (self._clock(), sign)
         if len(self._entries) > _ENTRIES_AT_MOST:
             del self._entries[next(iter(self._entries))]
+
+    def put_life(self, address: str, signs: Sequence[Sign]) -> None:
+        """Keep what a look for other signs of life saw, in place of what the last one did.
+
+        The silence of a ping beside a network card that answers would outlive that card's sign: it is not kept.
+        """
+        for kind, port in LIFE_KEYS:
+            self._entries.pop((kind, address, port), None)
+        for sign in [sign for sign in signs if sign.is_alive] or signs:
+            self.put(sign)
 
     def forget(self) -> None:
         """Empty it."""

@@ -45,6 +45,7 @@ from msp_sdk.reachability.doctor_case import (
     make_target,
     what_kerberos_lacks,
     with_domain,
+    without_excluded,
 )
 from msp_sdk.reachability.doctor_directory import DoctorDirectory, look_at_service_names, service_names
 from msp_sdk.reachability.doctor_look import look_at_door
@@ -122,6 +123,8 @@ class HostDoctor:
         self._policy = policy or HostPolicy()
         self._directory = directory
         self._options = options or DoctorOptions()
+        # Who tells the time: a host may be a controller that is left alone.
+        self._asked = None if domain is None else without_excluded(domain, self._options.excluded)
         servers = self._options.compare
         if servers is None:
             servers = tuple((server, DNS_PORT) for server in read_resolv_conf().servers)
@@ -298,7 +301,7 @@ class HostDoctor:
     async def _look_at_clock(self, case: Case, pool: ThreadPool) -> Sequence[Finding]:
         kdcs = self._kdcs(case)
         controllers, case.kdc_clocks = await asyncio.gather(
-            ask_for_clocks(self._domain, pool, self._options.connect_s), ask_kdcs(kdcs, self._options.connect_s)
+            ask_for_clocks(self._asked, pool, self._options.connect_s), ask_kdcs(kdcs, self._options.connect_s)
         )
         # A controller's KDC has the controller's clock: it counts where LDAP did not tell.
         clocks = dict(case.kdc_clocks)
@@ -312,8 +315,9 @@ class HostDoctor:
     def _kdcs(self, case: Case) -> tuple[Kdc, ...]:
         """The KDCs at hand: those that the work would ask, else the domain's controllers."""
         if self._shells is not None and case.credential is not None:
-            return self._shells.kdcs(case.credential)
-        return () if self._domain is None else kdcs_for_anybody(self._domain)
+            kdcs = self._shells.kdcs(case.credential)
+            return tuple(kdc for kdc in kdcs if not self._options.excluded.covers(kdc.address))
+        return () if self._asked is None else kdcs_for_anybody(self._asked)
 
     def _kerberos_bar(self, case: Case) -> str | None:
         """Why there is no Kerberos to this host; None when there is."""

@@ -15,6 +15,7 @@ from msp_sdk.models.domain import Domain, DomainController
 from msp_sdk.models.finding import Finding
 from msp_sdk.models.target import Target
 from msp_sdk.network import probe
+from msp_sdk.network.excluded import ExcludedNetworks
 from msp_sdk.network.kdcs import Kdc, kdcs_of
 from msp_sdk.network.kerberos import can_seal_here, is_installed
 from msp_sdk.network.resolver import Resolver, render_server
@@ -114,6 +115,17 @@ def with_domain(target: Target, domain: Domain | None) -> Target:
     is_controller = any(entry.fqdn.casefold() == name for entry in domain.controllers)
     role = "domain_controller" if is_controller else target.role
     return evolve(target, domain_name=target.domain_name or domain.name, role=role)
+
+
+def without_excluded(domain: Domain, excluded: ExcludedNetworks) -> Domain:
+    """The domain without the controllers that nothing is sent to; one with another address is asked at that one."""
+    controllers = [
+        evolve(controller, addresses=left)
+        for controller in domain.controllers
+        if (left := tuple(address for address in controller.addresses if not excluded.covers(address)))
+        or not controller.addresses
+    ]
+    return evolve(domain, controllers=tuple(controllers))
 
 
 async def ask_for_name(

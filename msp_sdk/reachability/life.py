@@ -18,9 +18,9 @@ from typing import Self
 from msp_sdk.network.neighbours import Neighbour, read_neighbours
 from msp_sdk.network.ping import Pinger
 from msp_sdk.network.probe import DoorProber
+from msp_sdk.reachability.cache import RPC_PORT
 from msp_sdk.reachability.diagnosis import Sign
 
-RPC_PORT = 135
 # The kernel asks for three seconds after five of hesitation; by then it knows.
 _SETTLES_WITHIN_S = 9.0
 _LOOK_S = 0.5
@@ -63,6 +63,8 @@ class LifeLooker:
         if neighbour is not None and neighbour.said == "absent":
             return (neighbour,)
         signs = await asyncio.gather(self.rpc(address), self.ping(address))
+        # Where what was sent before is minutes old the kernel had no entry any more; now it has asked again.
+        neighbour = neighbour or await self.neighbour(address)
         return signs if neighbour is None else (neighbour, *signs)
 
     async def neighbour(self, address: str) -> Sign | None:

@@ -24,9 +24,9 @@ from msp_sdk.models.reason import reason_of
 from msp_sdk.models.target import Target
 from msp_sdk.network.own_networks import read_own_networks
 from msp_sdk.network.probe import Door, DoorProber, DoorState, Pace, ProbeOptions
-from msp_sdk.reachability.cache import ReachabilityCache, describe_network
+from msp_sdk.reachability.cache import LIFE_KEYS, ReachabilityCache, describe_network
 from msp_sdk.reachability.diagnosis import Diagnosis, Sign, diagnose
-from msp_sdk.reachability.life import RPC_PORT, LifeLooker
+from msp_sdk.reachability.life import LifeLooker
 
 Host = TypeVar("Host", Computer, Target)
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
@@ -46,6 +46,7 @@ class ReachabilityProber:
         resolve: Gives the addresses of a name, for hosts that come without; None means that they have none.
         pace: Shared with others; None means a pace of its own, as the options say.
         cache: What was seen of hosts before, used and added to; None: everything is looked at anew.
+        is_fresh: Look anew all the same; what is seen replaces what the cache holds.
     """
 
     def __init__(
@@ -55,11 +56,13 @@ class ReachabilityProber:
         resolve: Resolve | None = None,
         pace: Pace | None = None,
         cache: ReachabilityCache | None = None,
+        is_fresh: bool = False,
     ) -> None:
         self._options = options or ProbeOptions()
         self._pace = pace
         self._resolve = resolve
         self._cache = cache
+        self._is_fresh = is_fresh
 
     async def probe(self, hosts: Iterable[Host]) -> AsyncGenerator[Host, None]:
         """Probe each host; yields each once, as soon as it is known.
@@ -151,32 +154,24 @@ class ReachabilityProber:
     async def _doors(self, prober: DoorProber, address: str, ports: Sequence[int]) -> list[Sign]:
         """What is behind the doors of an address: remembered, or looked at now; in the order of the ports."""
         known: dict[int, Sign] = {}
-        if self._cache is not None and not self._options.excluded.covers(address):
+        if self._cache is not None and not self._is_fresh and not self._options.excluded.covers(address):
             known = {port: sign for port in ports if (sign := self._cache.get("tcp", address, port)) is not None}
         asked = [port for port in ports if port not in known]
         for door in await prober.knock_ports(address, asked) if asked else ():
             known[door.port] = Sign("tcp", address, door.state, door.port, door.detail)
-            self._remember(known[door.port])
+            if self._cache is not None:
+                self._cache.put(known[door.port])
         return [known[port] for port in ports]
 
     async def _life(self, looker: LifeLooker, address: str) -> Sequence[Sign]:
         if self._cache is not None:
-            remembered = (
-                self._cache.get("neighbour", address),
-                self._cache.get("tcp", address, RPC_PORT),
-                self._cache.get("ping", address),
-            )
-            known = [sign for sign in remembered if sign is not None]
-            if known:
+            known = [sign for kind, port in LIFE_KEYS if (sign := self._cache.get(kind, address, port)) is not None]
+            if known and not self._is_fresh:
                 return known
         signs = await looker.look(address)
-        for sign in signs:
-            self._remember(sign)
-        return signs
-
-    def _remember(self, sign: Sign) -> None:
         if self._cache is not None:
-            self._cache.put(sign)
+            self._cache.put_life(address, signs)
+        return signs
 
     async def _addresses(self, host: Computer | Target) -> tuple[str, ...]:
         if host.ip_addresses:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from msp_sdk.errors import ConfigError
 from msp_sdk.network.excluded import ExcludedNetworks
 from msp_sdk.network.resolver import DnsServer, parse_server
 from msp_sdk.provisioning import DEFAULT_PATH
+from msp_sdk.reachability.cache import LIVE_TTL_S, TTL_S
 from msp_sdk.secret import Secret
 
 
@@ -26,6 +28,8 @@ class ApplianceSettings:
         ca_file: CAs to trust for Central instead of the system's.
         sweep: Look for Windows hosts in the appliance's own subnets too; a person asks for it.
         excluded: Networks and addresses that discovery, sweep and probing never touch.
+        silence_ttl_s: How long an enumeration believes the silence of a host; 0 looks anew each time.
+        live_ttl_s: How long it believes a sign of life.
     """
 
     config: Path = DEFAULT_PATH
@@ -36,6 +40,8 @@ class ApplianceSettings:
     ca_file: str | None = None
     sweep: bool = False
     excluded: ExcludedNetworks = field(factory=ExcludedNetworks)
+    silence_ttl_s: float = TTL_S
+    live_ttl_s: float = LIVE_TTL_S
 
     @property
     def state_folder(self) -> Path:
@@ -66,10 +72,10 @@ def read_settings(
 
     Environment: ``MSP_CONFIG``, ``MSP_CENTRAL``, ``MSP_PROVISION_CODE``, ``MSP_RESOLVERS`` and ``MSP_SEARCH`` (both
     separated by commas), ``MSP_CENTRAL_CA``, ``MSP_SWEEP`` (``1`` means yes), ``MSP_EXCLUDED`` (networks and addresses,
-    separated by commas).
+    separated by commas), ``MSP_SILENCE_TTL`` and ``MSP_LIVE_TTL`` (seconds).
 
     Raises:
-        ConfigError: A resolver or an excluded network is malformed.
+        ConfigError: A resolver, an excluded network or a number of seconds is malformed.
     """
     code = environ.get("MSP_PROVISION_CODE")
     return ApplianceSettings(
@@ -81,7 +87,18 @@ def read_settings(
         ca_file=ca_file or environ.get("MSP_CENTRAL_CA") or None,
         sweep=environ.get("MSP_SWEEP") == "1",
         excluded=ExcludedNetworks.parse(_words(environ.get("MSP_EXCLUDED", ""))),
+        silence_ttl_s=_seconds(environ, "MSP_SILENCE_TTL", TTL_S),
+        live_ttl_s=_seconds(environ, "MSP_LIVE_TTL", LIVE_TTL_S),
     )
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"{name} is {text!r}, and no number of seconds.", remedy="Write it as 3600.")
+    return float(text)
 
 
 def _words(text: str) -> tuple[str, ...]:

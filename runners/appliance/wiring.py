@@ -24,6 +24,7 @@ from msp_sdk.models.checkin import SitePolicy
 from msp_sdk.models.computer import Computer
 from msp_sdk.models.credential import Credential, CredentialState
 from msp_sdk.models.domain import Domain
+from msp_sdk.models.generation import ENUMERATION, SCAN
 from msp_sdk.models.package import AgentPackage
 from msp_sdk.models.provision import Enrolment
 from msp_sdk.models.scope import fold_path
@@ -36,7 +37,7 @@ from msp_sdk.network.probe import DoorProber, Pace, ProbeOptions
 from msp_sdk.network.resolver import Resolver
 from msp_sdk.provisioning import load_config
 from msp_sdk.provisioning.config import write_atomically
-from msp_sdk.reachability import ReachabilityProber
+from msp_sdk.reachability import ReachabilityCache, ReachabilityProber
 from msp_sdk.reachability.prober import Resolve
 from msp_sdk.secret import Secret
 from msp_sdk.security.device_keys import DevicePrivateKeys
@@ -115,6 +116,9 @@ class Tools:
         self.probing = ProbeOptions(excluded=settings.excluded)
         # What trips a small site's firewall is the sum of what discovery, sweep and reachability knock at.
         self.pace = Pace(self.probing)
+        # What was seen of hosts lately, and the wishes that it was looked at for.
+        self._seen = ReachabilityCache(ttl_s=settings.silence_ttl_s, live_ttl_s=settings.live_ttl_s)
+        self._seen_for: tuple[int, ...] = ()
         self._discovery = DiscoveryOptions(
             resolvers=settings.resolvers,
             search=settings.search,
@@ -262,7 +266,10 @@ class Tools:
     async def locate(
         self, domain: Domain, computers: Sequence[Computer], known: Mapping[str, Computer] | None = None
     ) -> Located:
-        """The computers with their addresses, and which of their doors stand open; in their order."""
+        """The computers with their addresses, and which of their doors stand open; in their order.
+
+        What was seen of an address lately is not looked at again, until the next wish of a person.
+        """
         return await locate(
             computers,
             resolver=self.resolver_of(domain),
@@ -277,12 +284,17 @@ class Tools:
         return await reach(
             targets,
             resolve=self._addresses,
-            make_prober=self._prober,
+            make_prober=lambda resolve: self._prober(resolve, is_fresh=True),
             locality_of=lambda target: localities[target.domain_name],
         )
 
-    def _prober(self, resolve: Resolve | None = None) -> ReachabilityProber:
-        return ReachabilityProber(self.probing, resolve=resolve, pace=self.pace)
+    def _prober(self, resolve: Resolve | None = None, *, is_fresh: bool = False) -> ReachabilityProber:
+        # Whoever wishes to know wants it as it is now.
+        wished = tuple(self._holdings.wished.get(work, 0) for work in (ENUMERATION, SCAN))
+        if wished != self._seen_for:
+            self._seen.forget()
+            self._seen_for = wished
+        return ReachabilityProber(self.probing, resolve=resolve, pace=self.pace, cache=self._seen, is_fresh=is_fresh)
 
     async def _addresses(self, name: str) -> Sequence[str]:
         """The addresses of a name: a domain's own servers know its names, the first one's everything else."""

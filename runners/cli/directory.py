@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from msp_sdk.enumeration import ControllerFailure
     from msp_sdk.models.credential import Credential, TrustedCertificate
     from msp_sdk.models.domain import Domain, DomainController, SeenCertificate
+    from msp_sdk.network.excluded import ExcludedNetworks
     from msp_sdk.network.host_pins import HostPins
     from msp_sdk.network.logons import LogonLedger
     from msp_sdk.network.resolver import Resolver
@@ -96,16 +97,21 @@ def make_resolver(options: argparse.Namespace) -> Resolver:
     return Resolver(servers or None, search=tuple(options.search))
 
 
-def make_discoverer(options: argparse.Namespace) -> DomainDiscoverer:
+def make_discoverer(options: argparse.Namespace, excluded: ExcludedNetworks | None = None) -> DomainDiscoverer:
     """A discoverer with the options' resolvers and domains."""
+    from attrs import evolve
+
     from msp_sdk.discovery import DiscoveryOptions, DomainDiscoverer
     from msp_sdk.network.resolver import parse_server
 
     servers = tuple(parse_server(entry) for entry in options.resolver)
-    return DomainDiscoverer(options=DiscoveryOptions(resolvers=servers, search=tuple(options.search)))
+    how = DiscoveryOptions(resolvers=servers, search=tuple(options.search))
+    if excluded is not None:
+        how = evolve(how, doors=evolve(how.doors, excluded=excluded))
+    return DomainDiscoverer(options=how)
 
 
-async def find_domain(options: argparse.Namespace, name: str) -> Domain:
+async def find_domain(options: argparse.Namespace, name: str, excluded: ExcludedNetworks | None = None) -> Domain:
     """The domain, by ``--server`` or by discovery.
 
     Raises:
@@ -131,7 +137,7 @@ async def find_domain(options: argparse.Namespace, name: str) -> Domain:
             dns_servers=tuple(render_server(entry) for entry in resolver.servers),
         )
     options.search = [name]
-    found = await make_discoverer(options).discover()
+    found = await make_discoverer(options, excluded).discover()
     for domain in found.domains:
         if domain.name.casefold() == name.casefold():
             return domain

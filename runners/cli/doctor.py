@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from msp_sdk.models.credential import Credential
     from msp_sdk.models.domain import Domain
     from msp_sdk.models.finding import Finding, Verdict
+    from msp_sdk.network.excluded import ExcludedNetworks
     from msp_sdk.network.logons import LogonLedger
     from msp_sdk.network.resolver import Resolver
     from msp_sdk.reachability.doctor import HostDoctor
@@ -153,7 +154,7 @@ async def _open_doctor(options: argparse.Namespace) -> AsyncIterator[tuple[HostD
         pins=host_pins().all(),
     )
     ledger = open_ledger() if options.user else None
-    domain, failure = await _domain_of(options)
+    domain, failure = await _domain_of(options, excluded)
     resolver = _resolver_of(options, domain)
     if ledger is None:
         if failure is not None:
@@ -185,22 +186,27 @@ def _domain_name(options: argparse.Namespace) -> str | None:
         return str(options.domain)
     if not options.user or options.user.startswith(".\\"):
         return None
+    from msp_sdk.windows.identity import is_address
+
     _, at, suffix = options.user.rpartition("@")
-    parent = options.host.rstrip(".").partition(".")[2]
+    # An address has no domain; of 10.1.2.3 it would be 1.2.3.
+    parent = "" if is_address(options.host.strip("[]").rstrip(".")) else options.host.rstrip(".").partition(".")[2]
     name = suffix if at else parent
     if "." not in name:
         raise ConfigError("the domain of the account is not known.", remedy="Give --domain DOMAIN.")
     return str(name)
 
 
-async def _domain_of(options: argparse.Namespace) -> tuple[Domain | None, MspError | None]:
+async def _domain_of(options: argparse.Namespace, excluded: ExcludedNetworks) -> tuple[Domain | None, MspError | None]:
     """The domain, or why it was not found: that is a finding, and the steps that need none are taken all the same."""
+    from msp_sdk.reachability.doctor_case import without_excluded
+
     name = _domain_name(options)
     if name is None:
         return None, None
     search = options.search
     try:
-        domain = await find_domain(options, name)
+        domain = without_excluded(await find_domain(options, name, excluded), excluded)
     except ConfigError:
         raise
     except MspError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ipaddress
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -57,10 +59,14 @@ async def _probe(options: argparse.Namespace) -> int:
     # The machine's own clock since its start: it goes on from one process to the next, and while it sleeps.
     cache = ReachabilityCache(clock=lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
     path = state_folder() / "reachability.json"
-    if not options.fresh:
-        cache.load(path)
-    prober = ReachabilityProber(ProbeOptions(excluded=excluded), resolve=make_resolver(options).addresses, cache=cache)
-    names = list(dict.fromkeys(options.hosts))
+    cache.load(path)
+    prober = ReachabilityProber(
+        ProbeOptions(excluded=excluded),
+        resolve=make_resolver(options).addresses,
+        cache=cache,
+        is_fresh=options.fresh,
+    )
+    names = list(dict.fromkeys(map(_bare, options.hosts)))
     found: dict[str, tuple[Target, Diagnosis]] = {}
     with progress("probing", total=len(names)) as advance:
         async for target, diagnosis in prober.look([Target(hostname=name, role="other") for name in names]):
@@ -72,7 +78,19 @@ async def _probe(options: argparse.Namespace) -> int:
         cache.save(path)
     entries = [found[name] for name in names]
     _print(entries, as_json=options.json)
+    if not options.json and any(sign.age_s for _, diagnosis in entries for sign in diagnosis.evidence):
+        sys.stderr.write("Some of this was seen before and is remembered; --fresh looks anew.\n")
     return 0 if all(target.reachable for target, _ in entries) else 1
+
+
+def _bare(host: str) -> str:
+    """An address without the brackets or the dot at the end that names and URLs have; a name as it is."""
+    bare = host.strip("[]").rstrip(".")
+    try:
+        ipaddress.ip_address(bare.partition("%")[0])
+    except ValueError:
+        return host
+    return bare
 
 
 def _print(entries: Sequence[tuple[Target, Diagnosis]], *, as_json: bool) -> None:

@@ -62,6 +62,11 @@ def test_resolvers_come_from_arguments_before_the_environment() -> None:
     assert read_settings({"MSP_EXCLUDED": "10.0.9.0/24, 10.0.0.7"}).excluded.covers("10.0.0.7")
     with pytest.raises(ConfigError):
         read_settings({"MSP_EXCLUDED": "10.0.9.0/24, the scanner"})
+    believed = read_settings({"MSP_SILENCE_TTL": "60", "MSP_LIVE_TTL": " "})
+    assert (believed.silence_ttl_s, believed.live_ttl_s) == (60.0, 300.0)
+    for text in ("an hour", "-1", "nan", "1e9"):
+        with pytest.raises(ConfigError):
+            read_settings({"MSP_LIVE_TTL": text})
 
 
 def test_malformed_resolver_is_an_error_of_the_call() -> None:

@@ -128,6 +128,12 @@ def test_what_is_no_host_is_a_wrong_call(estate: EstateProcess, person: Person):
     assert "neither a name nor an address" in err
 
 
+def test_address_has_no_domain(estate: EstateProcess, person: Person):
+    code, _, err = person.msp("doctor", "10.1.2.3", "--user", r"CORP\svc")
+    assert code == 2
+    assert "Give --domain DOMAIN" in err
+
+
 def test_ctrl_c_ends_it_with_130(estate: EstateProcess, person: Person):
     address = take_address()
     with closing(socket.create_server((address, 5986))):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 from attrs import evolve, field, frozen
 from cryptography.hazmat.primitives import hashes
 
+from msp_sdk.models.domain import Domain, DomainController
 from msp_sdk.models.finding import STEPS
 from msp_sdk.models.reason import REASONS
 from msp_sdk.models.target import Target
+from msp_sdk.network.kdcs import Kdc
 from msp_sdk.testing.dns import DnsZone
 from msp_sdk.testing.loopback import take_address
 from msp_sdk.windows import faults
@@ -450,3 +453,18 @@ def test_execution_policy_of_group_policy_is_a_remark_since_our_scripts_are_no_f
     last = examined.findings[-1]
     assert (last.ok, last.code) == (True, "execution-policy")
     assert "AllSigned" in last.title
+
+
+def test_excluded_controller_is_not_asked_for_the_time(lab: DoctorLab):
+    # Lesson 61.
+    with socket.create_server((take_address(), 0)) as listening:
+        address, port = listening.getsockname()
+        local(lab)
+        controller = DomainController("dc1.corp.example", port, (address,))
+        lab.domain = Domain("corp.example", (controller,), datetime.now(UTC))
+        lab.kdcs = lambda _: (Kdc(address, "CORP.EXAMPLE", port),)
+        lab.excluded = (address,)
+        lab.examine()
+        listening.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listening.accept()

@@ -18,6 +18,7 @@ from msp_sdk.models.target import Target
 from msp_sdk.network.excluded import ExcludedNetworks
 from msp_sdk.network.probe import Door, DoorState, ProbeOptions
 from msp_sdk.reachability import ReachabilityCache, ReachabilityProber, Sign, diagnose
+from msp_sdk.testing.loopback import take_address
 
 
 def computer(name: str, *addresses: str, skipped: str | None = None) -> Computer:
@@ -225,3 +226,16 @@ def test_an_exclusion_is_above_what_is_remembered():
         excluded = evolve(options, excluded=ExcludedNetworks.parse(["127.0.0.1"]))
         found = probe([computer("srv1", "127.0.0.1")], excluded, cache=cache)["srv1"]
     assert (found.doors, found.unreachable_reason) == ((), "address-excluded")
+
+
+def test_who_looks_anew_sees_what_is_now_and_the_others_see_it_too():
+    cache, address = ReachabilityCache(), take_address()
+    with closing(socket.socket()) as holder:
+        holder.bind((address, 0))
+        options = ProbeOptions(ports=(holder.getsockname()[1],), connects_per_second=None)
+        hosts = [computer("srv1", address)]
+        assert not probe(hosts, options, cache=cache)["srv1"].reachable
+        holder.listen()
+        assert not probe(hosts, options, cache=cache)["srv1"].reachable
+        assert probe(hosts, options, cache=cache, is_fresh=True)["srv1"].reachable
+    assert probe(hosts, options, cache=cache)["srv1"].reachable

@@ -8,7 +8,7 @@ import pytest
 
 from msp_sdk.network.own_networks import parse_routes
 from msp_sdk.reachability import ReachabilityCache, Sign
-from msp_sdk.reachability.cache import describe_network
+from msp_sdk.reachability.cache import LIFE_KEYS, describe_network
 
 A = "10.0.0.1"
 OPEN, REFUSED = Sign("tcp", A, "open", 5986), Sign("tcp", A, "refused", 5985)
@@ -63,6 +63,23 @@ def test_our_own_trouble_is_not_kept_and_ends_what_was_known(said: str):
     cache.put(OPEN)
     cache.put(Sign("tcp", A, said, 5986))
     assert cache.get("tcp", A, 5986) is None
+
+
+def test_silence_beside_a_sign_of_life_does_not_outlive_it():
+    """Lesson 56: when the card's sign has grown old, the ping's silence alone would say less than was seen."""
+    clock = Clock()
+    cache = ReachabilityCache(clock=clock)
+    ping, card = Sign("ping", A, "silent"), Sign("neighbour", A, "present")
+    cache.put_life(A, [Sign("neighbour", A, "absent"), ping])
+    assert cache.get("ping", A) is not None
+    cache.put_life(A, [card, Sign("tcp", A, "silent", 135), ping])
+    assert cache.get("neighbour", A) is not None
+    clock.now += 301
+    assert [cache.get(kind, A, port) for kind, port in LIFE_KEYS] == [None, None, None]
+    cache.put_life(A, [Sign("neighbour", A, "absent")])
+    cache.put_life(A, [Sign("ping", A, "answered")])
+    clock.now += 301
+    assert cache.get("neighbour", A) is None
 
 
 def test_another_network_empties_it():
