@@ -125,7 +125,13 @@ def _wait_unlocked(machine: Machine, program: Program, path: str) -> None:
 
 
 def _start_agent(machine: Machine, name: str) -> None:
-    machine.services.start_and_wait(name)
+    try:
+        machine.services.start_and_wait(name)
+    except WindowsFault as fault:
+        # Start-Service is content with a service that runs, such as one that a failure action has started again.
+        if fault.number != faults.SERVICE_ALREADY_RUNNING:
+            raise
+        machine.services.wait_until_running(name)
     machine.clock.advance(_SETTLE_S)
     service = machine.services.find(name)
     if service is None or service.state != "running":
@@ -205,7 +211,7 @@ class _Swap:
     swapped: bool = False
 
 
-@answers("agent-install", sha256="4e6fcb7874d4351f2ef28f8ec39620eed7efe2cec85a076cb9c77e4155c79547")
+@answers("agent-install", sha256="45002429aee450412149a13e202d4821872948589a8095d4d0378fe369f1d5c8")
 def agent_install(machine: Machine, parameters: dict[str, object], payload: bytes) -> Mapping[str, object]:
     """Stop, swap, start; rolled back when the service does not start."""
     del payload
