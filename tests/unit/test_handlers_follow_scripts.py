@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from msp_sdk.testing.directory_data import make_computer_entry
+from msp_sdk.testing.powershell import read_request
 from msp_sdk.testing.script_handlers import directory_computers
 from msp_sdk.testing.upload_handler import upload
 from msp_sdk.testing.windows_host import Machine, ScriptFault
@@ -78,3 +79,10 @@ def test_configurations_are_compared_with_the_case_of_their_base64() -> None:
     assert one != other
     assert one.lower() == other.lower()
     assert "-ceq [string]$Parameters.config" in read_text(load("agent-install").name)
+
+
+def test_a_prelude_that_is_not_ours_runs_nothing_and_is_a_violation() -> None:
+    machine = Machine("SRV1")
+    texts = (read_text("prelude") + "\n# another", load("identify").text, "{}")
+    assert read_request(machine, [base64.b64encode(text.encode()) for text in texts]) is None
+    assert machine.violations
