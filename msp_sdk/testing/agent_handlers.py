@@ -124,7 +124,8 @@ def _wait_unlocked(machine: Machine, program: Program, path: str) -> None:
             return
 
 
-def _start_agent(machine: Machine, name: str) -> None:
+def start_agent(machine: Machine, name: str) -> None:
+    """Start the agent's service and see it run for a while, as the script's ``Start-Agent`` does."""
     try:
         machine.services.start_and_wait(name)
     except WindowsFault as fault:
@@ -292,7 +293,7 @@ def _bring(machine: Machine, parameters: Mapping[str, object], places: _Places, 
         if service.marked_for_deletion:
             raise WindowsFault(faults.SERVICE_MARKED_FOR_DELETE, "the service could not be changed: 16.")
         service.binary, service.start = places.file, "auto"
-    _start_agent(machine, places.service)
+    start_agent(machine, places.service)
 
 
 def _staged(program: Program, path: str, wanted: str) -> bytes:
@@ -329,7 +330,7 @@ def _roll_back(machine: Machine, places: _Places, swaps: list[_Swap], *, fresh: 
             _wait_unlocked(machine, program, f"{swap.path}.new")
             program.delete(f"{swap.path}.new")
         if start:
-            _start_agent(machine, places.service)
+            start_agent(machine, places.service)
     except WindowsFault as fault:
         return f"rolling back failed: {fault.detail}"
     return undone

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from msp_sdk.testing.agent_handlers import start_agent
 from msp_sdk.testing.directory_data import make_computer_entry
 from msp_sdk.testing.powershell import read_request
 from msp_sdk.testing.script_handlers import directory_computers
 from msp_sdk.testing.upload_handler import upload
-from msp_sdk.testing.windows_host import Machine, ScriptFault
+from msp_sdk.testing.windows_host import Machine, ScriptFault, Service
 from msp_sdk.windows.scripts import load, read_text
 
 PATH = r"C:\ProgramData\msp\uploads\up-1\a.bin"
@@ -86,3 +87,14 @@ def test_a_prelude_that_is_not_ours_runs_nothing_and_is_a_violation() -> None:
     texts = (read_text("prelude") + "\n# another", load("identify").text, "{}")
     assert read_request(machine, [base64.b64encode(text.encode()) for text in texts]) is None
     assert machine.violations
+
+
+def test_an_agent_that_its_failure_action_has_started_again_counts_as_started() -> None:
+    machine = Machine("SRV1")
+    machine.files.write(r"C:\agent.exe", b"MZ")
+    machine.services.register(Service("Agent", r"C:\agent.exe", start_s=3))
+    machine.services.start("Agent")
+    start_agent(machine, "Agent")
+    found = machine.services.find("Agent")
+    assert found is not None
+    assert found.state == "running"
