@@ -124,8 +124,15 @@ def _wait_unlocked(machine: Machine, program: Program, path: str) -> None:
             return
 
 
-def _start_agent(machine: Machine, name: str) -> None:
-    machine.services.start_and_wait(name)
+def start_agent(machine: Machine, name: str) -> None:
+    """Start the agent's service and see it run for a while, as the script's ``Start-Agent`` does."""
+    try:
+        machine.services.start_and_wait(name)
+    except WindowsFault as fault:
+        # Start-Service is content with a service that runs, such as one that a failure action has started again.
+        if fault.number != faults.SERVICE_ALREADY_RUNNING:
+            raise
+        machine.services.wait_until_running(name)
     machine.clock.advance(_SETTLE_S)
     service = machine.services.find(name)
     if service is None or service.state != "running":
@@ -205,7 +212,7 @@ class _Swap:
     swapped: bool = False
 
 
-@answers("agent-install", sha256="4e6fcb7874d4351f2ef28f8ec39620eed7efe2cec85a076cb9c77e4155c79547")
+@answers("agent-install", sha256="45002429aee450412149a13e202d4821872948589a8095d4d0378fe369f1d5c8")
 def agent_install(machine: Machine, parameters: dict[str, object], payload: bytes) -> Mapping[str, object]:
     """Stop, swap, start; rolled back when the service does not start."""
     del payload
@@ -286,7 +293,7 @@ def _bring(machine: Machine, parameters: Mapping[str, object], places: _Places, 
         if service.marked_for_deletion:
             raise WindowsFault(faults.SERVICE_MARKED_FOR_DELETE, "the service could not be changed: 16.")
         service.binary, service.start = places.file, "auto"
-    _start_agent(machine, places.service)
+    start_agent(machine, places.service)
 
 
 def _staged(program: Program, path: str, wanted: str) -> bytes:
@@ -323,7 +330,7 @@ def _roll_back(machine: Machine, places: _Places, swaps: list[_Swap], *, fresh: 
             _wait_unlocked(machine, program, f"{swap.path}.new")
             program.delete(f"{swap.path}.new")
         if start:
-            _start_agent(machine, places.service)
+            start_agent(machine, places.service)
     except WindowsFault as fault:
         return f"rolling back failed: {fault.detail}"
     return undone

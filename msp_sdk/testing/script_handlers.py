@@ -15,8 +15,11 @@ import base64
 import gzip
 from collections.abc import Mapping
 
+import sansldap
+
 import msp_sdk.testing.agent_handlers
 import msp_sdk.testing.upload_handler  # noqa: F401 (both register who answers the scripts of deployment)
+from msp_sdk.testing.directory_filter import fold_dn, in_scope, is_known, matches
 from msp_sdk.testing.windows_host import Machine, ScriptFault, answers, text_parameter
 
 
@@ -52,11 +55,17 @@ def directory_computers(machine: Machine, parameters: dict[str, object], payload
     entries = machine.notes.get("directory")
     if not isinstance(entries, list):
         raise ScriptFault("script-failed", "the server is not operational.")
-    base, names = text_parameter(parameters, "base_dn").lower(), parameters.get("attributes")
+    base, names = fold_dn(text_parameter(parameters, "base_dn")), parameters.get("attributes")
+    try:
+        passes = sansldap.LDAPFilter.from_string(text_parameter(parameters, "filter"))
+    except ValueError as error:
+        raise ScriptFault("script-failed", "the search filter is invalid.") from error
+    if not is_known(passes):
+        raise ScriptFault("script-failed", "the stand-in does not know this search filter.")
     wanted = {str(name).lower() for name in names} if isinstance(names, list) else set()
     lines = []
     for entry in entries:
-        if not entry.dn.lower().endswith(base) or b"computer" not in entry.folded.get("objectclass", ()):
+        if not in_scope(fold_dn(entry.dn), base, sansldap.SearchScope.SUBTREE) or not matches(passes, entry):
             continue
         parts = [_base64(entry.dn.encode())]
         parts += [f"{name}={','.join(map(_base64, found))}" for name, found in entry.folded.items() if name in wanted]

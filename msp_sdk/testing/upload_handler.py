@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from msp_sdk.testing.machine import faults
 from msp_sdk.testing.machine.faults import WindowsFault
+from msp_sdk.testing.machine.files import Mode
 from msp_sdk.testing.machine.program import Program
 from msp_sdk.testing.machine.rights import CLOSED
 from msp_sdk.testing.windows_host import Machine, ScriptFault, answers, text_parameter
@@ -28,8 +29,6 @@ def upload(machine: Machine, parameters: dict[str, object], payload: bytes) -> M
     upload_id, name = text_parameter(parameters, "upload_id"), text_parameter(parameters, "file_name")
     if not _ID.fullmatch(upload_id) or not _NAME.fullmatch(name):
         raise ScriptFault("script-failed", "upload_id or file_name is not a plain name.")
-    size_bytes, offset = parameters["size_bytes"], parameters["offset"]
-    assert isinstance(size_bytes, int)  # noqa: S101 (the contract has been checked by who sent it)
     program, folder = machine.program(), rf"{_UPLOADS}\{upload_id}"
     path = rf"{folder}\{name}"
     _close_folder(program, _BASE)
@@ -39,20 +38,13 @@ def upload(machine: Machine, parameters: dict[str, object], payload: bytes) -> M
             with contextlib.suppress(WindowsFault):
                 program.remove_folder(old.path, with_content=True)
     _close_folder(program, folder)
-    content = b"" if parameters["restart"] else machine.files.read(path) or b""
-    if machine.disk_free_bytes < size_bytes - len(content):
-        raise ScriptFault("disk-full", f"{machine.disk_free_bytes} bytes are free.")
-    if offset == len(content):
-        content += payload
-    _write(program, path, content)
-    digest = hashlib.sha256(content).hexdigest() if offset is None or len(content) >= size_bytes else None
-    if len(content) >= size_bytes and digest != parameters["sha256"]:
-        _write(program, path, b"")
-        detail = f"{len(content)} bytes with the digest {digest} lay there; they were given up."
-        raise ScriptFault("digest-mismatch", detail)
+    try:
+        held, digest = _append(machine, path, parameters, payload)
+    except WindowsFault as fault:
+        raise ScriptFault(_CODES.get(fault.number, "script-failed"), fault.detail) from fault
     if not program.exists(path):
         raise ScriptFault("blocked-by-antivirus", "the file was gone as soon as it was written.")
-    return {"path": path, "held_bytes": len(content), "held_sha256": digest}
+    return {"path": path, "held_bytes": held, "held_sha256": digest}
 
 
 def _close_folder(program: Program, path: str) -> None:
@@ -63,8 +55,24 @@ def _close_folder(program: Program, path: str) -> None:
     program.make_folder(path, CLOSED)
 
 
-def _write(program: Program, path: str, content: bytes) -> None:
-    try:
-        program.write(path, content)
-    except WindowsFault as fault:
-        raise ScriptFault(_CODES.get(fault.number, "script-failed"), fault.detail) from fault
+def _append(machine: Machine, path: str, parameters: Mapping[str, object], payload: bytes) -> tuple[int, str | None]:
+    """How much of the file lies there afterwards, and its digest where that is told."""
+    size_bytes, offset = parameters["size_bytes"], parameters["offset"]
+    assert isinstance(size_bytes, int)  # noqa: S101 (the contract has been checked by who sent it)
+    program = machine.program()
+    mode: Mode = "open" if program.exists(path) else "new"
+    with program.files.open(path, {"read", "write"}, share={"read"}, mode=mode, who=program.who) as stream:
+        if parameters["restart"]:
+            stream.empty()
+        content = stream.read()
+        if machine.disk_free_bytes < size_bytes - len(content):
+            raise ScriptFault("disk-full", f"{machine.disk_free_bytes} bytes are free.")
+        if offset == len(content):
+            content += payload
+            stream.write(content)
+        digest = hashlib.sha256(content).hexdigest() if offset is None or len(content) >= size_bytes else None
+        if len(content) >= size_bytes and digest != parameters["sha256"]:
+            stream.empty()
+            detail = f"{len(content)} bytes with the digest {digest} lay there; they were given up."
+            raise ScriptFault("digest-mismatch", detail)
+    return len(content), digest

@@ -212,6 +212,14 @@ class Services:
             WindowsFault: As :meth:`start`; it ended at once (1067), or did not run in time (1053).
         """
         self.start(name)
+        self.wait_until_running(name)
+
+    def wait_until_running(self, name: str) -> None:
+        """Let time pass until a service runs that was told to start.
+
+        Raises:
+            WindowsFault: It is not there (1060), ended at once (1067), or did not run in time (1053).
+        """
         service = self._get(name)
         self._clock.wait(lambda: service.state != "start pending", timeout_s=START_LIMIT_S)
         if service.state != "running":

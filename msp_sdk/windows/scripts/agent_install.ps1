@@ -166,8 +166,9 @@ try {
     $unseenConfig = $false
     if ($config) {
         $unseenConfig = [IO.File]::Exists("$config.previous") -and -not $wasRunning
+        # Letters of base64 that differ in case alone are other bytes.
         $sameConfig = [IO.File]::Exists($config) -and
-            [Convert]::ToBase64String([IO.File]::ReadAllBytes($config)) -eq [string]$Parameters.config
+            [Convert]::ToBase64String([IO.File]::ReadAllBytes($config)) -ceq [string]$Parameters.config
     }
     if ($sameFile -and $sameConfig -and $wasRunning -and $pathOk) {
         $changed = $false
