@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from msp_sdk.testing.directory_data import make_computer_entry, make_entry
     from msp_sdk.testing.dns import DnsServer, DnsZone
     from msp_sdk.testing.estate import Estate, EstateSpec, RunningEstate
-    from msp_sdk.testing.windows_host import Machine
-    from msp_sdk.testing.wsman import WsmanHost
+    from msp_sdk.testing.host_lab import HostLab
+    from msp_sdk.testing.windows_host import Machine, ScriptFault, answers
+    from msp_sdk.testing.wsman import HostsThread, WsmanHost
 
 __all__ = [
     "Account",
@@ -41,10 +42,14 @@ __all__ = [
     "Estate",
     "EstateCA",
     "EstateSpec",
+    "HostLab",
+    "HostsThread",
     "LdapServer",
     "Machine",
     "RunningEstate",
+    "ScriptFault",
     "WsmanHost",
+    "answers",
     "make_computer_entry",
     "make_entry",
 ]
@@ -58,10 +63,14 @@ _HOME = {
     "Estate": "estate",
     "EstateCA": "certificates",
     "EstateSpec": "estate",
+    "HostLab": "host_lab",
+    "HostsThread": "wsman",
     "LdapServer": "directory",
     "Machine": "windows_host",
     "RunningEstate": "estate",
+    "ScriptFault": "windows_host",
     "WsmanHost": "wsman",
+    "answers": "windows_host",
     "make_computer_entry": "directory_data",
     "make_entry": "directory_data",
 }

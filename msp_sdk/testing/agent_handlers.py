@@ -159,7 +159,7 @@ def agent_state(machine: Machine, parameters: dict[str, object], payload: bytes)
     }
 
 
-@answers("agent-stage", sha256="9ba674d7c2353ef95ae18a0ff2092de91f787e5747c839641fdf5ed87a443159")
+@answers("agent-stage", sha256="933e30930588aa49e7fe76f468e294f5ea6b6e17c4c2c212f0737b833483d5a8")
 def agent_stage(machine: Machine, parameters: dict[str, object], payload: bytes) -> Mapping[str, object]:
     """Write the payload into the run's staging folder."""
     _check_stage_id(parameters)

@@ -8,23 +8,6 @@
 param($Parameters)
 $ErrorActionPreference = 'Stop'
 
-function New-ClosedFolder {
-    param([string]$Path)
-    # Users may create folders in ProgramData: one that was there before gets our rights, and a link is refused.
-    $security = New-Object System.Security.AccessControl.DirectorySecurity
-    # Only these two parts: to write the audit part needs a privilege that some policies take away.
-    $security.SetSecurityDescriptorSddlForm('O:BAD:PAI(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)', 'Owner, Access')
-    if ([IO.Directory]::Exists($Path)) {
-        $entry = New-Object System.IO.DirectoryInfo($Path)
-        if (($entry.Attributes -band [IO.FileAttributes]::ReparsePoint) -ne 0) {
-            Stop-Script 'script-failed' "$Path is a link; it is not written to."
-        }
-        $entry.SetAccessControl($security)
-    } else {
-        [void][IO.Directory]::CreateDirectory($Path, $security)
-    }
-}
-
 $stageId = [string]$Parameters.stage_id
 if ($stageId -notmatch '^[A-Za-z0-9-]{1,64}$') {
     Stop-Script 'script-failed' 'stage_id is not a plain name.'
