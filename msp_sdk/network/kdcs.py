@@ -8,6 +8,7 @@ from attrs import field, frozen
 
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import Domain
+from msp_sdk.network.excluded import ExcludedNetworks
 from msp_sdk.network.kerberos_process import KDC_PORT
 
 # A large domain has hundreds of controllers; who finds so many silent is cut off from all of them.
@@ -42,12 +43,15 @@ Kdcs = Callable[[Credential], Sequence[Kdc]]
 """The KDCs of a credential's domain, in the order in which they are asked. Empty where none is known."""
 
 
-def kdcs_of(domains: Iterable[Domain], credential: Credential) -> tuple[Kdc, ...]:
+def kdcs_of(
+    domains: Iterable[Domain], credential: Credential, excluded: ExcludedNetworks | None = None
+) -> tuple[Kdc, ...]:
     """The KDCs for a credential: the controllers of its domain, in their order, by their first two addresses.
 
     Args:
         domains: As discovered.
         credential: Whose.
+        excluded: Where nobody is asked.
 
     Returns:
         Empty for a local account, and where its domain was not found or none of its controllers has an address.
@@ -66,4 +70,5 @@ def kdcs_of(domains: Iterable[Domain], credential: Credential) -> tuple[Kdc, ...
         if domain.name.casefold() == wanted
         for controller in domain.controllers
         for address in controller.addresses[:_ADDRESSES]
+        if excluded is None or not excluded.covers(address)
     )[:_MANY]

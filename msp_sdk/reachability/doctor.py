@@ -349,7 +349,10 @@ class HostDoctor:
         """Why nobody is to log on: there is no credential, or a step before forbids it."""
         if case.credential is None:
             return "no credential was given"
-        return case.ended_at("name", "ports", "tls", "winrm", "clock", "rules", "account")
+        ended = case.ended_at("name", "ports", "tls", "winrm", "clock", "rules", "account")
+        allowed = any(found.step == "rules" and found.ok for found in case.findings)
+        # Rules that were not looked at allow nothing.
+        return ended or (None if allowed else "the rules were not looked at")
 
     async def _look_at_account(self, case: Case) -> Sequence[Finding]:
         credential = case.credential

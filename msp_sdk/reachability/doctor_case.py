@@ -158,14 +158,14 @@ async def _ask_server(name: str, resolver: Resolver, *, used: bool) -> ServerAns
     return ServerAnswer(server, addresses, None if isinstance(alias, BaseException) else alias, used=used)
 
 
-async def ask_for_reverse(addresses: Sequence[str], resolver: Resolver) -> dict[str, tuple[str, ...]]:
-    """What reverse DNS calls each address; a server that fails says nothing."""
+async def ask_for_reverse(addresses: Sequence[str], resolver: Resolver) -> dict[str, tuple[str, ...] | None]:
+    """What reverse DNS calls each address; None where no server could say."""
 
-    async def one(address: str) -> tuple[str, ...]:
+    async def one(address: str) -> tuple[str, ...] | None:
         try:
             return await resolver.reverse_names(address)
         except DiscoveryError:
-            return ()
+            return None
 
     found = await asyncio.gather(*(one(address) for address in addresses))
     return dict(zip(addresses, found, strict=True))

@@ -9,7 +9,7 @@ Example:
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import evolve, frozen
 
@@ -169,13 +169,16 @@ def look_at_servers(name: str, answers: Sequence[ServerAnswer]) -> Finding:  # n
     return fine("dns-servers", "One server was asked; there is nothing to compare it with.", evidence)
 
 
-def look_at_reverse(name: str | None, names: dict[str, tuple[str, ...]]) -> Finding:
+def look_at_reverse(name: str | None, answers: Mapping[str, tuple[str, ...] | None]) -> Finding:
     """Whether reverse DNS agrees with the name.
 
     Args:
         name: None when an address was given.
-        names: By address, what reverse DNS calls it; empty where it has no name.
+        answers: By address, what reverse DNS calls it; empty where it has no name, None where no server could say.
     """
+    names = {address: found for address, found in answers.items() if found is not None}
+    if answers and not names:
+        return not_looked_at("reverse-name", "no DNS server could say what the address is called")
     evidence: dict[str, object] = {"names": {address: list(found) for address, found in names.items()}}
     told = sorted({found for entry in names.values() for found in entry})
     if not told:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import resource
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -34,6 +35,7 @@ Resolve = Callable[[str], Awaitable[Sequence[str]]]
 _HTTPS_PORT = 5986
 _FOUND = ("doors", "reachable", "unreachable_reason")
 _HOSTS_AT_ONCE = 2048
+_NAMES_AT_ONCE = 64
 # A machine with dozens of addresses is asked for signs of life at the first few.
 _LIFE_AT = 4
 
@@ -63,6 +65,8 @@ class ReachabilityProber:
         self._resolve = resolve
         self._cache = cache
         self._is_fresh = is_fresh
+        # Each question to DNS holds a socket, which the knocking may need.
+        self._asking = asyncio.Semaphore(_names_at_once(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
 
     async def probe(self, hosts: Iterable[Host]) -> AsyncGenerator[Host, None]:
         """Probe each host; yields each once, as soon as it is known.
@@ -180,7 +184,8 @@ class ReachabilityProber:
             return (host.hostname,)
         if self._resolve is None:
             return ()
-        return tuple(await self._resolve(host.fqdn or host.hostname))
+        async with self._asking:
+            return tuple(await self._resolve(host.fqdn or host.hostname))
 
     def _ports(self, host: Computer | Target) -> tuple[int, ...]:
         if isinstance(host, Target):
@@ -189,6 +194,13 @@ class ReachabilityProber:
             if host.use_ssl:
                 return tuple(port for port in self._options.ports if port == _HTTPS_PORT) or self._options.ports
         return self._options.ports
+
+
+def _names_at_once(soft_limit: int) -> int:
+    """How many names are looked up at one time."""
+    if soft_limit == resource.RLIM_INFINITY:
+        return _NAMES_AT_ONCE
+    return max(1, min(_NAMES_AT_ONCE, soft_limit // 8))
 
 
 def _with(host: Host, found: Diagnosis, addresses: tuple[str, ...]) -> Host:

@@ -196,7 +196,7 @@ class Tools:
 
     def _kdcs(self, credential: Credential) -> tuple[Kdc, ...]:
         """Of the credential's domain, as it was discovered last."""
-        return kdcs_of(self.domains, credential)
+        return kdcs_of(self.domains, credential, self._settings.excluded)
 
     async def prove(self, credential: Credential) -> None:
         """Bind once at a controller: is the password still right, or is it the host that says no?"""

@@ -25,7 +25,13 @@ from msp_sdk.reachability.doctor_case import make_target
 from msp_sdk.reachability.doctor_doors import look_at_clock, look_at_ports, look_at_tls, look_at_winrm
 from msp_sdk.reachability.doctor_logon import of_error
 from msp_sdk.reachability.doctor_look import CertificateLook, DoorLook
-from msp_sdk.reachability.doctor_names import ServerAnswer, is_block_page, look_at_name, look_at_network
+from msp_sdk.reachability.doctor_names import (
+    ServerAnswer,
+    is_block_page,
+    look_at_name,
+    look_at_network,
+    look_at_reverse,
+)
 from msp_sdk.reachability.doctor_rules import Ways, look_at_rules
 from msp_sdk.secret import Secret
 from msp_sdk.testing.loopback import take_address
@@ -287,3 +293,11 @@ def test_time_of_no_kdc_is_an_error_of_the_wire():
 
     with pytest.raises(WireError):
         parse_time(b"\x7e\x02\x30\x00")
+
+
+def test_reverse_dns_that_could_not_be_asked_is_not_a_name_that_is_not_there():
+    nothing, unknown = look_at_reverse("srv1", {"10.0.0.1": ()}), look_at_reverse("srv1", {"10.0.0.1": None})
+    assert (nothing.ok, unknown.ok) == (True, None)
+    assert "no name" in nothing.title
+    half = look_at_reverse("srv1", {"10.0.0.1": None, "10.0.0.2": ("srv2",)})
+    assert (half.code, half.evidence) == ("reverse-name-differs", {"names": {"10.0.0.2": ["srv2"]}})

@@ -10,6 +10,7 @@ from msp_sdk.errors import LogonNotAllowedError
 from msp_sdk.models.credential import Credential
 from msp_sdk.models.domain import Domain, DomainController
 from msp_sdk.models.target import Target
+from msp_sdk.network.excluded import ExcludedNetworks
 from msp_sdk.network.kdcs import kdcs_of
 from msp_sdk.secret import Secret
 from msp_sdk.windows.doors import (
@@ -173,6 +174,8 @@ def test_the_kdcs_of_a_credential_are_its_own_domains_controllers_that_have_addr
     ]
     # A controller of another domain would refuse the account, and that would end it.
     assert kdcs_of((other,), credential()) == ()
+    left = kdcs_of((ours,), credential(), ExcludedNetworks.parse(["10.0.0.0/24"]))
+    assert [kdc.address for kdc in left] == ["fd00::1"]
     assert kdcs_of((ours,), credential("local_admin", r".\admin")) == ()
     many = Domain("corp.example", tuple(controller(f"dc{n}", f"10.0.0.{n}") for n in range(1, 100)), at)
     assert len(kdcs_of((many,), credential())) == 8
