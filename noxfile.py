@@ -76,7 +76,7 @@ def tests(session: nox.Session) -> None:
     # The many processes that they start read compiled files, also where the shell's environment wants none written.
     session.run(
         "pytest",
-        *(session.posargs or ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")),
+        *(session.posargs or ("-n", "4", "--dist", "loadfile", "--no-loadscope-reorder")),
         env={"PYTHONDONTWRITEBYTECODE": ""},
     )
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from msp_sdk.testing.dns import DnsServer, DnsZone
     from msp_sdk.testing.estate import Estate, EstateSpec, RunningEstate
     from msp_sdk.testing.host_lab import HostLab
-    from msp_sdk.testing.windows_host import Machine, ScriptFault, answers
+    from msp_sdk.testing.windows_host import Machine, answers
     from msp_sdk.testing.wsman import HostsThread, WsmanHost
 
 __all__ = [
@@ -47,7 +47,6 @@ __all__ = [
     "LdapServer",
     "Machine",
     "RunningEstate",
-    "ScriptFault",
     "WsmanHost",
     "answers",
     "make_computer_entry",
@@ -68,7 +67,6 @@ _HOME = {
     "LdapServer": "directory",
     "Machine": "windows_host",
     "RunningEstate": "estate",
-    "ScriptFault": "windows_host",
     "WsmanHost": "wsman",
     "answers": "windows_host",
     "make_computer_entry": "directory_data",

@@ -24,9 +24,8 @@ from msp_sdk.testing.machine import faults
 from msp_sdk.testing.machine.faults import WindowsFault
 from msp_sdk.testing.machine.names import clean, expand, key, parent
 from msp_sdk.testing.machine.program import Program
-from msp_sdk.testing.machine.rights import CLOSED
 from msp_sdk.testing.machine.services import Service
-from msp_sdk.testing.windows_host import Machine, ScriptFault, answers
+from msp_sdk.testing.windows_host import Machine, ScriptFault, answers, close_folder
 from msp_sdk.testing.windows_host import text_parameter as _text
 
 _BASE = r"C:\ProgramData\msp"
@@ -173,13 +172,13 @@ def agent_stage(machine: Machine, parameters: dict[str, object], payload: bytes)
     program = machine.program()
     path = f"{_STAGE}\\{parameters['stage_id']}\\{_text(parameters, 'file_name')}"
     with _deployment_mutex(machine, _text(parameters, "service_name")):
-        _close_folder(program, _BASE)
-        _close_folder(program, _STAGE)
+        close_folder(program, _BASE)
+        close_folder(program, _STAGE)
         for old in machine.files.folders_in(_STAGE):
             if old.created_at < machine.clock.now() - _STAGE_AGE:
                 with contextlib.suppress(WindowsFault):
                     program.remove_folder(old.path, with_content=True)
-        _close_folder(program, parent(path))
+        close_folder(program, parent(path))
         program.delete(path)
         try:
             program.write(path, payload)
@@ -191,14 +190,6 @@ def agent_stage(machine: Machine, parameters: dict[str, object], payload: bytes)
             raise ScriptFault(_CODES.get(fault.number, "script-failed"), fault.detail) from fault
         _cut(machine, "staged")
     return {"size_bytes": len(content), "sha256": _digest(content)}
-
-
-def _close_folder(program: Program, path: str) -> None:
-    """A folder for administrators alone, whoever made it; a link is refused."""
-    folder = program.files.folder(path)
-    if folder is not None and folder.link:
-        raise ScriptFault("script-failed", f"{path} is a link; it is not written to.")
-    program.make_folder(path, CLOSED)
 
 
 @mutable

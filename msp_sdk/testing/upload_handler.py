@@ -11,9 +11,7 @@ from datetime import timedelta
 from msp_sdk.testing.machine import faults
 from msp_sdk.testing.machine.faults import WindowsFault
 from msp_sdk.testing.machine.files import Mode
-from msp_sdk.testing.machine.program import Program
-from msp_sdk.testing.machine.rights import CLOSED
-from msp_sdk.testing.windows_host import Machine, ScriptFault, answers, text_parameter
+from msp_sdk.testing.windows_host import Machine, ScriptFault, answers, close_folder, text_parameter
 
 _BASE = r"C:\ProgramData\msp"
 _UPLOADS = rf"{_BASE}\uploads"
@@ -31,13 +29,13 @@ def upload(machine: Machine, parameters: dict[str, object], payload: bytes) -> M
         raise ScriptFault("script-failed", "upload_id or file_name is not a plain name.")
     program, folder = machine.program(), rf"{_UPLOADS}\{upload_id}"
     path = rf"{folder}\{name}"
-    _close_folder(program, _BASE)
-    _close_folder(program, _UPLOADS)
+    close_folder(program, _BASE)
+    close_folder(program, _UPLOADS)
     for old in machine.files.folders_in(_UPLOADS):
         if old.created_at < machine.clock.now() - _AGE:
             with contextlib.suppress(WindowsFault):
                 program.remove_folder(old.path, with_content=True)
-    _close_folder(program, folder)
+    close_folder(program, folder)
     try:
         held, digest = _append(machine, path, parameters, payload)
     except WindowsFault as fault:
@@ -45,14 +43,6 @@ def upload(machine: Machine, parameters: dict[str, object], payload: bytes) -> M
     if not program.exists(path):
         raise ScriptFault("blocked-by-antivirus", "the file was gone as soon as it was written.")
     return {"path": path, "held_bytes": held, "held_sha256": digest}
-
-
-def _close_folder(program: Program, path: str) -> None:
-    """A folder for administrators alone, whoever made it; a link is refused."""
-    folder = program.files.folder(path)
-    if folder is not None and folder.link:
-        raise ScriptFault("script-failed", f"{path} is a link; it is not written to.")
-    program.make_folder(path, CLOSED)
 
 
 def _append(machine: Machine, path: str, parameters: Mapping[str, object], payload: bytes) -> tuple[int, str | None]:

@@ -28,7 +28,7 @@ from msp_sdk.testing.machine.products import Installer
 from msp_sdk.testing.machine.program import Program
 from msp_sdk.testing.machine.reboot import PendingReboot
 from msp_sdk.testing.machine.registry import Registry
-from msp_sdk.testing.machine.rights import Who
+from msp_sdk.testing.machine.rights import CLOSED, Who
 from msp_sdk.testing.machine.services import Service, Services
 
 __all__ = [
@@ -224,6 +224,20 @@ def _why_it_does_not_run(service: Service, content: bytes) -> str | None:
     """A made-up agent itself says whether it can run."""
     traits = read_agent(content)
     return service.start_failure or (traits.start_failure if traits else None)
+
+
+def close_folder(program: Program, path: str) -> None:
+    """What ``New-ClosedFolder`` of the prelude does: a folder for administrators alone.
+
+    Raises:
+        ScriptFault: It is a link, or somebody else made it: what lies in it would keep that person's rights.
+    """
+    folder = program.files.folder(path)
+    if folder is not None and folder.link:
+        raise ScriptFault("script-failed", f"{path} is a link; it is not written to.")
+    if folder is not None and folder.owner == "user":
+        raise ScriptFault("script-failed", f"{path} belongs to a user; it is not written to.")
+    program.make_folder(path, CLOSED)
 
 
 Handler = Callable[[Machine, dict[str, object], bytes], Mapping[str, object]]

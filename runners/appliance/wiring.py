@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -53,8 +53,6 @@ from runners.appliance.packages import PackageCache
 from runners.appliance.settings import ApplianceSettings
 from runners.appliance.state import Owner, StateFiles, claim_state
 
-logger = logging.getLogger(__name__)
-
 
 def report_id() -> str:
     """A new id for a report."""
@@ -103,7 +101,6 @@ class Tools:
         self.state = StateFiles(settings.state_folder)
         self.ledger = LogonLedger(settings.state_folder / "logons.db")
         self._host_pins = HostPins(settings.state_folder / HOST_PINS, write_atomically)
-        self._told_of_pins = False
         self.completed = CompletedGenerations(settings.state_folder / "completed.json", write_atomically)
         self.checkin = CheckinClient(
             enrolment,
@@ -176,23 +173,15 @@ class Tools:
             allow_ntlm=policy.allow_ntlm,
             allow_domain_admin_on_hosts=policy.allow_domain_admin_on_hosts,
             trusted_cas=policy.trusted_cas,
-            pins=self.pins(),
+            # Where they cannot be read, hosts are not worked with: no pins would mean that nobody has pinned any.
+            pins=self._host_pins.all(),
         )
 
     def pins(self) -> tuple[HostPin, ...]:
-        """The hosts' certificates that a person has pinned on this appliance (``msp pins``).
-
-        Where they cannot be read there are none: hosts that need one are not worked with then.
-        """
-        try:
-            pins = self._host_pins.all()
-        except ConfigError as error:
-            if not self._told_of_pins:
-                logger.error("%s", error)  # noqa: TRY400 (the line is for a person)
-            self._told_of_pins = True
-            return ()
-        self._told_of_pins = False
-        return pins
+        """The hosts' certificates that a person has pinned on this appliance (``msp pins``); none if unreadable."""
+        with contextlib.suppress(ConfigError):
+            return self._host_pins.all()
+        return ()
 
     def _kdcs(self, credential: Credential) -> tuple[Kdc, ...]:
         """Of the credential's domain, as it was discovered last."""

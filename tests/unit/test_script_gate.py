@@ -40,7 +40,7 @@ HELPERS = frozenset({"New-ClosedFolder", "Read-Payload", "Save-Payload", "Stop-S
 # ``_loop`` and ``_serve`` in msp_sdk/testing/powershell.py, which states what the two do, then write the new digest.
 CARRIER_SHA256 = {
     "bootstrap": "a380a2989544a2e0f768b14524d0eaa76e91783581929514efbf13b95382419a",
-    "prelude": "f5773bf13d4dd05f836b0ac5eb749c78c854706c0fbaaa1ed99ddbe35b224e46",
+    "prelude": "d50f2bad2b9911e45512e13b7f334efde5aa7e413e887f44645ab36e50c68fc8",
 }
 
 

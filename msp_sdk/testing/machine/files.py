@@ -69,12 +69,13 @@ class Node:
 
 @mutable(eq=False)
 class Folder:
-    """A folder. Without ``rights`` those of its parent hold; a ``link`` leads elsewhere."""
+    """A folder. Without ``rights`` those of its parent hold; a ``link`` leads elsewhere; ``owner`` made it."""
 
     path: str
     created_at: datetime
     rights: Rights | None = None
     link: bool = False
+    owner: Who = "system"
 
 
 class Handle:
@@ -225,14 +226,14 @@ class Files:
 
     # Folders.
 
-    def make_folder(self, path: str, rights: Rights | None = None) -> Folder:
+    def make_folder(self, path: str, rights: Rights | None = None, owner: Who = "system") -> Folder:
         """Make a folder and those above it, or give one that is there these rights."""
         name = key(path)
         folder = self._folders.get(name)
         if folder is None:
             if above := parent(path):
-                self.make_folder(above)
-            folder = self._folders[name] = Folder(clean(path), self.clock.now())
+                self.make_folder(above, owner=owner)
+            folder = self._folders[name] = Folder(clean(path), self.clock.now(), owner=owner)
         if rights is not None:
             folder.rights = rights
         return folder

@@ -110,7 +110,7 @@ class Program:
                 raise WindowsFault(faults.ACCESS_DENIED, f"{self.who} may make no folder in {above}.")
         elif rights is not None and self.who == "user":
             raise WindowsFault(faults.ACCESS_DENIED, f"{self.who} may not give rights on {path}.")
-        self.files.make_folder(path, rights)
+        self.files.make_folder(path, rights, self.who)
 
     def remove_folder(self, path: str, *, with_content: bool = False) -> None:
         """Remove a folder (``Directory.Delete``). What is removed before something is found locked stays removed."""

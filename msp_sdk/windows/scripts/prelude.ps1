@@ -59,6 +59,11 @@ function New-ClosedFolder {
         if (($entry.Attributes -band [IO.FileAttributes]::ReparsePoint) -ne 0) {
             Stop-Script 'script-failed' "$Path is a link; it is not written to."
         }
+        # What its maker put into it keeps that person's rights, whatever rights the folder has now.
+        $owner = $entry.GetAccessControl('Owner').GetOwner([Security.Principal.SecurityIdentifier]).Value
+        if (@('S-1-5-18', 'S-1-5-32-544') -notcontains $owner) {
+            Stop-Script 'script-failed' "$Path belongs to $owner; it is not written to. Look into it and remove it."
+        }
         $entry.SetAccessControl($security)
     } else {
         [void][IO.Directory]::CreateDirectory($Path, $security)
