@@ -154,7 +154,8 @@ class HostLink:
         doors.check_logon_place(self._target, self._credential, self._policy)
 
     def abort(self) -> None:
-        """End the connection from another thread, when nothing else ends a call."""
+        """End the connection and all waiting from another thread, when nothing else ends a call."""
+        self.cancelled.set()
         channel = self._channel
         if channel is not None:
             channel.abort()

@@ -15,6 +15,7 @@ from msp_sdk.network.logons import LedgerOptions, LogonLedger
 from msp_sdk.network.turns import Turns
 from msp_sdk.testing.host_lab import HostLab
 from msp_sdk.testing.wsman import HostsThread, WsmanHost
+from msp_sdk.windows.link import HostLink
 from msp_sdk.windows.shell import HostPolicy, ShellOptions, WindowsShells
 
 NEVER = threading.Event()
@@ -37,7 +38,9 @@ def test_turns_come_in_the_order_of_coming() -> None:
                     order.append(number)
 
             threads.append(in_thread(work))
-            time.sleep(0.005)
+            # The next comes when this one stands in the row.
+            while len(turns._rows["c1"].waiting) < number + 2:
+                time.sleep(0.001)
         assert order == []
     for thread in threads:
         thread.join(5)
@@ -240,6 +243,33 @@ def test_cancelling_everything_leaves_no_thread_no_shell_and_no_logon_behind(lab
     while any(thread.name.startswith("msp-windows") for thread in threading.enumerate()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_an_aborted_session_does_not_wait_for_its_logon_any_longer(lab: HostLab) -> None:
+    host = lab.host(https=False)
+    credential = lab.local_credential()
+    shells = lab.shells()
+    link = HostLink(lab.target(host), credential, shells._tools, policy=HostPolicy(), options=ShellOptions())
+    ended: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            link.log_on()
+        except MspError as error:
+            ended.append(error)
+
+    # An unproven version has one logon in flight; this one does not end.
+    with HostsThread([host]), lab.ledger.attempt(credential, place="host", host="other") as held:
+        thread = in_thread(work)
+        while not host.operations and not host.connection_count:
+            time.sleep(0.01)
+        link.abort()
+        thread.join(20)
+        assert not thread.is_alive()
+        held.not_sent()
+    asyncio.run(shells.aclose())
+    assert [error.code for error in ended if isinstance(error, MspError)] == ["connection-lost"]
+    assert host.logon_count == 0
 
 
 def test_version_that_a_killed_process_left_paused_is_proven_before_the_next_host_sees_it(lab: HostLab) -> None:
