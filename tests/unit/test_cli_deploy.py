@@ -189,7 +189,7 @@ def test_domain_account_without_a_domain_is_shown_to_no_host(estate: EstateProce
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_deployment_that_was_killed_is_finished_by_the_next_one(tmp_path: Path, number: int):
     # Slow enough to be in the middle when the signal comes.
-    estate = EstateProcess("--delay", "0.25")
+    estate = EstateProcess("--delay", "0.6")
     try:
         person = Person(estate, tmp_path)
         names = estate.names("agent")
