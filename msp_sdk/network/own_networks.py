@@ -33,6 +33,11 @@ class OwnNetworks:
     gateways: frozenset[ipaddress.IPv4Address] = frozenset()
     subnets_v6: tuple[ipaddress.IPv6Network, ...] = ()
 
+    def is_own(self, address: str) -> bool:
+        """True for an address of this machine itself: loopback, or one of its own of IPv4."""
+        asked = ipaddress.ip_address(address.partition("%")[0])
+        return asked.is_loopback or asked in self.addresses
+
     def is_near(self, address: str) -> bool:
         """True for an address of this network or another private one: it is not the internet's.
 

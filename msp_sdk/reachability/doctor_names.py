@@ -204,7 +204,7 @@ def look_at_network(addresses: Sequence[str], own: OwnNetworks) -> Finding:
     words = {
         "own-subnet": "in a subnet of this machine",
         "private": "in another private network",
-        "loopback": "this machine itself",
+        "own-address": "this machine itself",
         "link-local": "link-local: it was given by no DHCP server",
         "public": "public",
     }
@@ -214,8 +214,8 @@ def look_at_network(addresses: Sequence[str], own: OwnNetworks) -> Finding:
 
 def _place(address: str, own: OwnNetworks) -> str:
     asked = ipaddress.ip_address(address.partition("%")[0])
-    if asked.is_loopback:
-        return "loopback"
+    if own.is_own(address):
+        return "own-address"
     subnets = own.subnets if asked.version == 4 else own.subnets_v6  # noqa: PLR2004 (IPv4)
     if any(asked in subnet for subnet in subnets):
         return "own-subnet"

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from msp_sdk.network.neighbours import Neighbour, read_neighbours
+from msp_sdk.network.own_networks import read_own_networks
 from msp_sdk.network.ping import Pinger
 from msp_sdk.network.probe import DoorProber
 from msp_sdk.reachability.cache import RPC_PORT
@@ -37,6 +38,7 @@ class LifeLooker:
     def __init__(self, prober: DoorProber) -> None:
         self._prober = prober
         self._pinger = Pinger()
+        self._own = read_own_networks()
         self._table: dict[str, Neighbour] = {}
         self._read_at = -_SNAPSHOT_S
 
@@ -55,9 +57,10 @@ class LifeLooker:
         Where the kernel found nobody at it on our own link, nothing more is sent.
 
         Returns:
-            What was seen: the neighbour (on our own subnet alone), then RPC and ping. Empty for an excluded address.
+            What was seen: the neighbour (on our own subnet alone), then RPC and ping. Empty for an excluded address,
+            and for one of this machine itself: it is we who would answer, whoever is meant to be there.
         """
-        if self._prober.options.excluded.covers(address):
+        if self.is_left_out(address):
             return ()
         neighbour = await self.neighbour(address)
         if neighbour is not None and neighbour.said == "absent":
@@ -66,6 +69,10 @@ class LifeLooker:
         # Where what was sent before is minutes old the kernel had no entry any more; now it has asked again.
         neighbour = neighbour or await self.neighbour(address)
         return signs if neighbour is None else (neighbour, *signs)
+
+    def is_left_out(self, address: str) -> bool:
+        """True where no sign is looked for."""
+        return self._prober.options.excluded.covers(address) or self._own.is_own(address)
 
     async def neighbour(self, address: str) -> Sign | None:
         """What the table of neighbours says; None off our own subnets, or when it does not settle in nine seconds.

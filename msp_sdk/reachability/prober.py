@@ -146,9 +146,8 @@ class ReachabilityProber:
         doors = [_door(sign) for sign in seen]
         life: list[Sign] = []
         if not any(sign.is_alive for sign in seen):
-            # At a loopback address it is this machine that answers, whoever is meant to be there.
             silent = dict.fromkeys(
-                sign.address for sign in seen if sign.said == "silent" and not _is_loopback(sign.address)
+                sign.address for sign in seen if sign.said == "silent" and not looker.is_left_out(sign.address)
             )
             for address in tuple(silent)[:_LIFE_AT]:
                 life += await self._life(looker, address)
@@ -229,10 +228,6 @@ def _provenance(host: Computer | Target, changes: Mapping[str, Any]) -> dict[str
 
 def _is_left_alone(host: Computer | Target) -> bool:
     return isinstance(host, Computer) and host.skipped_reason is not None
-
-
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def _is_address(text: str) -> bool:

@@ -147,7 +147,8 @@ async def _open_doctor(options: argparse.Namespace) -> AsyncIterator[tuple[HostD
     from msp_sdk.windows.shell import HostPolicy, WindowsShells
 
     excluded = ExcludedNetworks.parse(part for entry in options.exclude for part in entry.split(","))
-    how = DoctorOptions(excluded=excluded)
+    # Servers that a person named are instead of the system's, not beside them.
+    how = DoctorOptions(compare=() if options.resolver else None, excluded=excluded)
     policy = HostPolicy(
         allow_ntlm=options.allow_ntlm,
         trusted_cas=tuple(read_text_file(path) for path in options.host_ca),

@@ -27,8 +27,7 @@ TRUTH = {
     "DC1": "not-windows",
     "FILE1": "agent",
     "SQL1": "agent",
-    # Its WinRM drops what comes. Its address is one of this machine's, whose kernel answers a ping.
-    "FRONTDESK1": "winrm-blocked",
+    "FRONTDESK1": "no-answer",
     # lesson 61: by its name an imaging station.
     "XRAY1": "vendor-managed",
     "OLDSRV": "disabled-account",

@@ -224,7 +224,8 @@ TROUBLES = (
     ),
     Trouble("first-server-ignorant", first_server_ignorant, "name", "dns-differs", "replication"),
     Trouble("closed", off, "ports", "winrm-closed", "Group Policy", title="refused"),
-    Trouble("firewalled", firewalled, "ports", "winrm-blocked", "firewall", title="silent"),
+    # At an address of our own nobody else could give a sign of life; tests/lab/test_probing.py has a link.
+    Trouble("firewalled", firewalled, "ports", "no-answer", "Switch it on", title="silent"),
     Trouble("tls-silent", peer(5986, keeps_silent), "tls", "winrm-silent", "Restart the WinRM service"),
     Trouble("tls-hangs-up", peer(5986, hangs_up), "tls", "connection-lost", "Bind a certificate"),
     Trouble("ssh-on-5986", peer(5986, says(b"SSH-2.0-x\r\n", first=True)), "tls", "encryption-refused", "5986"),

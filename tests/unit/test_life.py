@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import struct
 
@@ -10,6 +11,7 @@ import pytest
 
 from msp_sdk.network.excluded import ExcludedNetworks
 from msp_sdk.network.neighbours import Neighbour, judge_entry, parse_neighbours, read_neighbours
+from msp_sdk.network.own_networks import OwnNetworks
 from msp_sdk.network.ping import Pinger, make_echo, read_reply
 from msp_sdk.network.probe import DoorProber, ProbeOptions
 from msp_sdk.reachability import LifeLooker
@@ -117,3 +119,15 @@ def test_nothing_is_looked_at_where_a_person_excluded_it():
             return await looker.look("127.0.0.1"), (await looker.ping("127.0.0.1")).said
 
     assert asyncio.run(look()) == ((), "excluded")
+
+
+def test_no_sign_of_our_own_is_taken_for_one_of_a_silent_host():
+    # Our kernel answers a ping at each address that is ours, whoever is meant to be there.
+    async def look() -> tuple[object, ...]:
+        async with LifeLooker(DoorProber(ProbeOptions())) as looker:
+            return await looker.look("127.0.0.9")
+
+    assert asyncio.run(look()) == ()
+    own = OwnNetworks(addresses=frozenset({ipaddress.IPv4Address("10.1.0.5")}))
+    asked = ("10.1.0.5", "10.1.0.6", "127.9.9.9", "::1", "fe80::1%eth0")
+    assert [own.is_own(address) for address in asked] == [True, False, True, True, False]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,26 @@ def test_silence_and_other_talk_are_failures(lab: HostLab, stdout: bytes) -> Non
     host.faults.stdout = stdout
     with HostsThread([host]), pytest.raises(errors.ScriptFailedError):
         lab.run(lab.target(host), lab.local_credential(), ECHO)
+
+
+def test_host_that_lets_another_one_answer_is_the_wrong_host(lab: HostLab) -> None:
+    # Lesson 54: what is meant travels with the request, and what comes back is compared all the same.
+    host = lab.host(https=False)
+    identity = {**host.machine.identity(), "computer_name": "SRV9", "sid": "S-1-5-21-9-9-9-1009"}
+    document = {"run_id": "run-1", "ok": True, "value": {"identified": True}, "error": None, "host": identity}
+    data = base64.b64encode(json.dumps(document).encode())
+    host.faults.stdout = b"MSP1-ENVELOPE\r\n" + data + b"\r\n"
+
+    async def go() -> None:
+        shells = lab.shells()
+        try:
+            async with shells.open(lab.target(host), lab.local_credential()) as shell:
+                await shell.run(load("identify"), {}, deadline_s=10, run_id="run-1")
+        finally:
+            await shells.aclose()
+
+    with HostsThread([host]), pytest.raises(errors.WrongHostError):
+        asyncio.run(go())
 
 
 def test_unregistered_script_fails_closed(lab: HostLab) -> None:

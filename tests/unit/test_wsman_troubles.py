@@ -63,6 +63,7 @@ def test_client_ends_rightly_where_the_trouble_happens_once_and_nothing_is_ever_
     # "unsealed" comes from the host, and the front records what goes to it.
     front.assert_nothing_in_clear()
     assert host.faults.hitches == [], "it did not happen"
+    assert ended or name != "unsealed", "an answer in clear was believed"
     assert ended in {"", *trouble.ends_as}
     assert host.machine.violations == []
 
