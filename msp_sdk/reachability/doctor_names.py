@@ -224,11 +224,6 @@ def _place(address: str, own: OwnNetworks) -> str:
     return "private" if own.is_near(address) else "public"
 
 
-def no_name(why: str) -> tuple[Finding, ...]:
-    """The findings of the steps about names when there is no name to ask for, or no answer to compare."""
-    return not_looked_at("dns-servers", why), not_looked_at("reverse-name", why)
-
-
 def _plain(answer: ServerAnswer) -> dict[str, object]:
     return {
         "server": answer.server,

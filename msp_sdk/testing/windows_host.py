@@ -175,17 +175,6 @@ class Machine:
         """The disk as a program sees it that runs on somebody's behalf."""
         return Program(self.files, who)
 
-    def start_service(self, name: str) -> None:
-        """Start a service and let time pass until it runs, as ``Start-Service`` does.
-
-        Raises:
-            ScriptFault: ``install-failed``: it is not there, its file is gone, it stops at once or is too slow.
-        """
-        try:
-            self.services.start_and_wait(name)
-        except WindowsFault as fault:
-            raise ScriptFault("install-failed", fault.detail) from fault
-
     def stop_service(self, name: str) -> None:
         """Stop a service and let time pass until it stands; nothing happens when it is not there.
 

@@ -70,11 +70,6 @@ class Antivirus:
         files.after_write.append(self._look)
         files.guards.append(self._guard)
 
-    def is_scanning(self, path: str) -> bool:
-        """True while it holds this file."""
-        node = self._files.node(path)
-        return node is not None and node in self._scans
-
     def is_known(self, path: str, content: bytes) -> bool:
         """True when a file like this is taken away."""
         named = leaf(path).casefold() in self.blocked_names

@@ -35,8 +35,3 @@ class WindowsFault(Exception):  # noqa: N818 (it is what Windows says, not an er
         super().__init__(f"{detail} ({number})")
         self.number = number
         self.detail = detail
-
-    @property
-    def hresult(self) -> int:
-        """As .NET has it in ``HResult``: signed, facility 7."""
-        return (0x80070000 | self.number) - 2**32
