@@ -223,7 +223,9 @@ def test_every_host_ends_as_is_right_and_nothing_is_left(tmp_path: Path, mix: st
         entry = walked.troubles[name]
         if entry["layer"] == "account":
             assert facts["connections"] == 0, name
-        if entry["layer"] != BEYOND_US and name not in walked.hosts("too-large"):
+        # Where the connection is gone at the end only another logon could end the shell, which then ends by itself.
+        is_left = name in walked.hosts("too-large") or "closes-idle" in entry["troubles"]
+        if entry["layer"] != BEYOND_US and not is_left:
             assert facts["shells"] == 0, (name, entry["troubles"])
     assert Held.now() == before
 
